@@ -1,0 +1,101 @@
+"""Every error a user can cause, in one tree.
+
+DermalertError
+├── RefusedFile             one input file cannot be used; the batch goes on without it
+│   ├── NotAPicture           not a regular file, empty, or in no format that we read
+│   ├── BrokenPicture         the format is known, the content is cut off or corrupt
+│   ├── TooLarge              over a limit on bytes, pixels, frames or time
+│   └── Unreadable            the operating system will not let us read it
+├── DataError               a data set, table or manifest is not what it should be
+│   └── NotEnoughPositives    too few melanomas to support the figure asked for
+├── BundleError             a trained model's files are missing, altered or too new
+├── RunError                a training run cannot be started or resumed
+└── MissingExtra            an optional part of Dermalert is not installed
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+
+class DermalertError(Exception):
+    """Base of all errors that Dermalert raises on purpose. The message says what to do."""
+
+
+class RefusedFile(DermalertError):
+    """One file that cannot be used.
+
+    Attributes:
+        path: the file, as given.
+        reason: what is wrong with it, in a few words.
+        mend: what its owner can do about it.
+    """
+
+    code = "refused"
+
+    def __init__(self, path: str | Path, reason: str, mend: str) -> None:
+        self.path = str(path)
+        self.reason = reason
+        self.mend = mend
+        super().__init__(path, reason, mend)
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}. {self.mend}"
+
+
+class NotAPicture(RefusedFile):
+    """Not a regular file, empty, or in no format that Dermalert reads."""
+
+    code = "not_a_picture"
+
+
+class BrokenPicture(RefusedFile):
+    """A picture of a known format whose content is cut off or corrupt."""
+
+    code = "broken"
+
+
+class TooLarge(RefusedFile):
+    """A picture over a limit on bytes, pixels, frames or decoding time."""
+
+    code = "too_large"
+
+
+class Unreadable(RefusedFile):
+    """A file that the operating system will not let us read."""
+
+    code = "unreadable"
+
+
+class DataError(DermalertError):
+    """A data set, table or manifest is not what it should be."""
+
+
+class NotEnoughPositives(DataError):
+    """Too few melanomas to support the figure asked for."""
+
+
+class BundleError(DermalertError):
+    """A trained model's files are missing, altered or from a newer Dermalert."""
+
+
+class RunError(DermalertError):
+    """A training run cannot be started or resumed."""
+
+
+class MissingExtra(DermalertError):
+    """An optional part of Dermalert is needed and not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the optional part [{extra}]. Install it with: pip install 'dermalert[{extra}]'")
+
+
+def printable(text: str) -> str:
+    """`text` safe for one terminal line: control and undecodable characters become escapes."""
+    return "".join(
+        character
+        if unicodedata.category(character)[0] != "C"
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
+    )

@@ -1,0 +1,1 @@
+"""Fast, light inference. Imports no training framework."""
