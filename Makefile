@@ -1,0 +1,53 @@
+# Everything runs in a private virtual environment below this folder. Needs Python 3.11+, make and the package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo-out
+
+.PHONY: help demo test lint format types docs bench lock clean
+help:            ## show these targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# Two stamps, so that `make demo` never waits for the developers' tools.
+$(VENV)/.demo: requirements/train.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/train.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.demo $@
+
+demo: $(VENV)/.demo  ## the whole way on pictures it draws itself: audit, train, evaluate, score
+	$(BIN)/dermalert demo --out $(OUT)
+
+test: $(VENV)/.dev   ## linters, types, import rules and the whole test suite
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev   ## ruff, mypy --strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev   ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.dev  ## every benchmark, beside what a user would run instead
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock:            ## pin anew what `make demo`, `make test` and CI install
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra train --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/train.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/dev.txt
+
+clean:           ## remove the virtual environment and all that was made
+	rm -rf $(VENV) $(OUT) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
