@@ -1,7 +1,7 @@
 """Data sets as their owners keep them: class folders, or a table beside a folder of pictures.
 
 Comes in: an untrusted folder, table or manifest. Goes out: `Listing`, one `Item` a picture file, unopened.
-Nothing here decodes a picture; a link that leaves the data set is refused, loops end.
+Nothing here decodes a picture.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermalert.errors import DataError, NotAPicture, RefusedFile, Unreadable, printable
@@ -287,7 +287,7 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _item_from_row(path: str, row: Mapping[str, str], mapping: _Mapping) -> tuple[Item, str | None]:
     told = {key: value for key, name in mapping.plain.items() if (value := _told(row.get(name))) is not None}
-    word = told.get("diagnosis") or _one_hot_word(row, mapping.one_hot) or _yes_or_no_word(row, mapping.yes_or_no)
+    word = _word(told.get("diagnosis"), row, mapping)
     item = Item(
         path,
         given_split=SPLIT_FOLDERS.get(told.get("split", "").lower()) or _item_from_folders(path).given_split,
@@ -300,6 +300,13 @@ def _item_from_row(path: str, row: Mapping[str, str], mapping: _Mapping) -> tupl
         site=told.get("site"),
     )
     return item, word
+
+
+def _word(diagnosis: str | None, row: Mapping[str, str], mapping: _Mapping) -> str | None:
+    """The row's most telling label that we know: ISIC 2020 names diagnoses outside our nine, then says yes or no."""
+    words = (diagnosis, _one_hot_word(row, mapping.one_hot), _yes_or_no_word(row, mapping.yes_or_no))
+    given = [word for word in words if word is not None]
+    return next((word for word in given if _label_or_none(word)), given[0] if given else None)
 
 
 _SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}
@@ -336,7 +343,3 @@ def _is_one(value: str | None) -> bool:
     except ValueError:
         return False
 
-
-def only(listing: Listing, paths: set[str]) -> Listing:
-    """The listing with these paths only."""
-    return replace(listing, items=tuple(item for item in listing.items if item.path in paths))

@@ -1,0 +1,129 @@
+"""Indexing: every picture of a listing opened once, measured and hashed.
+
+Comes in: a `Listing`. Goes out: an `Index`: its Manifest (no groups yet), the picture statistics and the refused.
+Pictures are held one at a time a worker; nothing but hashes and figures is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dermalert.errors import DataError, RefusedFile
+from dermalert.intake.decode import DEFAULT_LIMITS, Limits, decode, read_bytes
+from dermalert.intake.fingerprint import difference_hash
+from dermalert.intake.manifest import SCHEMA, Manifest
+from dermalert.intake.sources import Item, Listing
+from dermalert.intake.statistics import measure
+
+# Pictures are judged at one size, so that a 20-megapixel photograph costs a scaled decode and its sharpness
+# compares with that of a thumbnail.
+EXAMINED = (256, 256)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A listing after every file was opened.
+
+    Attributes:
+        manifest: one row a picture that could be decoded.
+        statistics: float32 (N, S), columns `dermalert.intake.statistics.STATISTICS`.
+        refused: files that could not be used, each with its reason and mend.
+        notes: what the source's owner should know.
+    """
+
+    manifest: Manifest
+    statistics: NDArray[np.float32]
+    refused: tuple[RefusedFile, ...]
+    notes: tuple[str, ...]
+
+
+def index(
+    listing: Listing,
+    *,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
+) -> Index:
+    """Opens every picture of `listing`.
+
+    Args:
+        workers: threads; by default one a core. Decoding releases the interpreter's lock.
+        progress: wraps the results as they come, with their number, to show a bar.
+
+    Raises:
+        DataError: not one picture could be used.
+    """
+    rows: list[dict[str, Any]] = []
+    statistics: list[NDArray[np.float32]] = []
+    refused = list(listing.refused)
+    results: Iterable[Any] = in_order(lambda item: _examine(listing, item, limits), listing.items, workers)
+    for result in progress(results, len(listing.items)) if progress else results:
+        if isinstance(result, RefusedFile):
+            refused.append(result)
+        else:
+            rows.append(result[0])
+            statistics.append(result[1])
+    if not rows:
+        raise DataError(f"{listing.root}: none of its {len(refused)} files is a usable picture. First: {refused[0]}")
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return Index(Manifest(listing.root.resolve(), table), np.stack(statistics), tuple(refused), listing.notes)
+
+
+def _examine(listing: Listing, item: Item, limits: Limits) -> tuple[dict[str, Any], NDArray[np.float32]] | RefusedFile:
+    path = listing.root / item.path
+    try:
+        data = read_bytes(path, limits)
+        picture = decode(data, path=path, size=EXAMINED, limits=limits)
+    except RefusedFile as refusal:
+        return refusal
+    row = {
+        "image_id": item.path,
+        "path": item.path,
+        "source": listing.name,
+        "given_split": item.given_split,
+        "given_label": item.given_label,
+        "diagnosis": item.label.name if item.label else None,
+        "lesion_id": item.lesion_id,
+        "patient_id": item.patient_id,
+        "age_years": item.age_years,
+        "sex": item.sex,
+        "site": item.site,
+        "width": picture.info.width,
+        "height": picture.info.height,
+        "bytes": len(data),
+        "format": picture.info.format,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "dhash": difference_hash(picture.pixels),
+    }
+    return row, measure(picture.pixels)
+
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def in_order(work: Callable[[Given], Made], items: Iterable[Given], workers: int | None = None) -> Iterator[Made]:
+    """`map(work, items)` on threads, in order, with a bounded number under way: memory stays flat."""
+    count = workers or cpu_count() or 1
+    pending: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= 4 * count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
