@@ -23,11 +23,12 @@ from dermalert.intake.decode import DEFAULT_LIMITS, Limits, decode, read_bytes
 from dermalert.intake.fingerprint import difference_hash
 from dermalert.intake.manifest import SCHEMA, Manifest
 from dermalert.intake.sources import Item, Listing
-from dermalert.intake.statistics import measure
+from dermalert.intake.statistics import STATISTICS, measure
 
 # Pictures are judged at one size, so that a 20-megapixel photograph costs a scaled decode and its sharpness
 # compares with that of a thumbnail.
 EXAMINED = (256, 256)
+_OF_THE_FILE = [STATISTICS.index(name) for name in ("width", "height", "aspect")]
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,44 @@ def index(
     Raises:
         DataError: not one picture could be used.
     """
-    rows: list[dict[str, Any]] = []
-    statistics: list[NDArray[np.float32]] = []
+    columns = _Columns()
     refused = list(listing.refused)
     results: Iterable[Any] = in_order(lambda item: _examine(listing, item, limits), listing.items, workers)
     for result in progress(results, len(listing.items)) if progress else results:
         if isinstance(result, RefusedFile):
             refused.append(result)
         else:
-            rows.append(result[0])
-            statistics.append(result[1])
-    if not rows:
+            columns.add(*result)
+    if not len(columns):
         raise DataError(f"{listing.root}: none of its {len(refused)} files is a usable picture. First: {refused[0]}")
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    return Index(Manifest(listing.root.resolve(), table), np.stack(statistics), tuple(refused), listing.notes)
+    table, statistics = columns.finish()
+    return Index(Manifest(listing.root.resolve(), table), statistics, tuple(refused), listing.notes)
+
+
+class _Columns:
+    """Rows gathered into Arrow batches as they come: a million dictionaries would take a gigabyte."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._statistics: list[NDArray[np.float32]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def __len__(self) -> int:
+        return len(self._rows) + sum(batch.num_rows for batch in self._batches)
+
+    def add(self, row: dict[str, Any], statistics: NDArray[np.float32]) -> None:
+        self._rows.append(row)
+        self._statistics.append(statistics)
+        if len(self._rows) == 4096:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA))
+        self._rows = []
+
+    def finish(self) -> tuple[pa.Table, NDArray[np.float32]]:
+        self._flush()
+        return pa.Table.from_batches(self._batches, SCHEMA), np.stack(self._statistics)
 
 
 def _examine(listing: Listing, item: Item, limits: Limits) -> tuple[dict[str, Any], NDArray[np.float32]] | RefusedFile:
@@ -105,7 +130,9 @@ def _examine(listing: Listing, item: Item, limits: Limits) -> tuple[dict[str, An
         "sha256": hashlib.sha256(data).hexdigest(),
         "dhash": difference_hash(picture.pixels),
     }
-    return row, measure(picture.pixels)
+    statistics = measure(picture.pixels)
+    statistics[_OF_THE_FILE] = picture.info.width, picture.info.height, picture.info.width / picture.info.height
+    return row, statistics
 
 
 Given = TypeVar("Given")

@@ -1,0 +1,115 @@
+"""Duplicates: which rows of a set are one picture, or pictures of one lesion.
+
+Comes in: an indexed Manifest, and perhaps another set that may hold the same pictures. Goes out: `Duplicates`,
+groups of rows by ever weaker evidence. Opens no picture and judges no label: that is `resolve`'s part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalert.intake.fingerprint import hashes_to_array
+from dermalert.intake.manifest import Manifest
+from dermalert.intake.neighbours import NEAR_RADIUS, Pairs, groups_of, near_pairs, near_pairs_between
+
+# "name(1).jpg", "name (2).jpg", "name - Copy.jpg": what file managers and browsers write.
+_COPY_NAME = re.compile(r"(\s?\(\d+\)|[ _-]+copy(\s?\(?\d+\)?)?)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows that belong together.
+
+    Attributes:
+        exact: groups of byte-identical rows, each sorted, largest evidence first.
+        near: pairs of rows with nearly the same picture (hash distance up to `NEAR_RADIUS`), identical ones left out.
+        matches: rows of this set and of the other that show the same picture; `first` is ours.
+        picture_group: int64 (N,), rows that are one picture share a number.
+        lesion_group: int64 (N,), rows of one lesion or patient, by the tables or by what the pictures tell.
+        copy_names: rows whose file name says that they are a copy.
+    """
+
+    exact: tuple[tuple[int, ...], ...]
+    near: Pairs
+    matches: Pairs
+    picture_group: NDArray[np.int64]
+    lesion_group: NDArray[np.int64]
+    copy_names: tuple[int, ...]
+
+
+def find(manifest: Manifest, against: Manifest | None = None, *, radius: int = NEAR_RADIUS) -> Duplicates:
+    """All duplicates of `manifest` within itself, and the lesions that `against` knows of it.
+
+    A lesion of the other set that two of our pictures match joins them: that is how several photographs of
+    one lesion are found in a set that has no lesion numbers.
+    """
+    n = len(manifest)
+    hashes = hashes_to_array(manifest.column("dhash"))
+    pairs = near_pairs(hashes, radius=radius)
+    sha = manifest.column("sha256")
+    exact = _runs(sha)
+    differ = np.array([sha[i] != sha[j] for i, j in zip(pairs.first, pairs.second, strict=True)], dtype=bool)
+    near = Pairs(pairs.first[differ], pairs.second[differ], pairs.distance[differ])
+    picture_edges = [(pairs.first, pairs.second), _edges(exact)]
+    matches = _matches(hashes, against, radius)
+    lesion_edges = [*picture_edges]
+    for name in ("lesion_id", "patient_id"):
+        lesion_edges.append(_edges(_runs(manifest.column(name))))
+    if against is not None:
+        lesion_edges.append(_edges(_known_lesions(matches, against)))
+    return Duplicates(
+        exact=exact,
+        near=near,
+        matches=matches,
+        picture_group=_joined(n, picture_edges),
+        lesion_group=_joined(n, lesion_edges),
+        copy_names=tuple(i for i, path in enumerate(manifest.column("path")) if _is_copy_name(path)),
+    )
+
+
+def _is_copy_name(path: str) -> bool:
+    stem = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return _COPY_NAME.search(stem) is not None
+
+
+def _runs(keys: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
+    """Rows that share a key, for keys that stand more than once; None is no key."""
+    rows: dict[Hashable, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        if key is not None:
+            rows[key].append(row)
+    return tuple(tuple(group) for group in rows.values() if len(group) > 1)
+
+
+def _edges(groups: Iterable[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    pairs = [(group[0], other) for group in groups for other in group[1:]]
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
+
+
+def _joined(n: int, edges: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> NDArray[np.int64]:
+    return groups_of(n, np.concatenate([first for first, _ in edges]), np.concatenate([second for _, second in edges]))
+
+
+def _matches(hashes: NDArray[np.uint64], against: Manifest | None, radius: int) -> Pairs:
+    if against is None:
+        none = np.empty(0, dtype=np.int64)
+        return Pairs(none, none, np.empty(0, dtype=np.uint16))
+    return near_pairs_between(hashes, hashes_to_array(against.column("dhash")), radius=radius)
+
+
+def _known_lesions(matches: Pairs, against: Manifest) -> list[list[int]]:
+    """Our rows by the other set's lesion (or picture, where it names none), for those with several."""
+    lesions, patients = against.column("lesion_id"), against.column("patient_id")
+    rows: dict[str, list[int]] = defaultdict(list)
+    for ours, theirs in zip(matches.first.tolist(), matches.second.tolist(), strict=True):
+        rows[f"lesion {lesions[theirs]}" if lesions[theirs] else f"picture {theirs}"].append(ours)
+        if patients[theirs]:
+            rows[f"patient {patients[theirs]}"].append(ours)
+    return [group for group in rows.values() if len(group) > 1]

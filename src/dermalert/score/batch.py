@@ -1,0 +1,133 @@
+"""Scoring many pictures: decoded on threads, scored in batches, findings in the order of the pictures.
+
+Comes in: paths and a bundle. Goes out: a stream of `Finding`, one a path, whatever the file was.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from dermalert.bundle.format import Bundle
+from dermalert.errors import RefusedFile
+from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, load
+from dermalert.intake.index import in_order
+from dermalert.intake.manifest import Manifest
+from dermalert.intake.sources import walk
+from dermalert.score.engine import Engine
+from dermalert.taxonomy import MALIGNANT, MELANOMA
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the model says of one picture.
+
+    Attributes:
+        path: the file, as given.
+        status: "scored", or "error" where the file could not be used.
+        probabilities: (C,) calibrated, in the order of the bundle's classes; empty where not scored.
+        melanoma: calibrated probability of melanoma; None where not scored.
+        malignant: summed over the malignant diagnoses.
+        alert: "refer", or "none" below the operating point; None where not scored or no point could be chosen.
+        diagnosis: the likeliest class.
+        message: why it was not scored.
+    """
+
+    path: str
+    status: str
+    probabilities: tuple[float, ...] = ()
+    melanoma: float | None = None
+    malignant: float | None = None
+    alert: str | None = None
+    diagnosis: str | None = None
+    message: str = ""
+
+
+def pictures_at(paths: Iterable[Path]) -> Iterator[Path | RefusedFile]:
+    """The picture files that the arguments mean: pictures, folders (walked) and manifests (*.parquet)."""
+    for path in paths:
+        if path.is_dir():
+            for found in walk(path):
+                yield path / found if isinstance(found, str) else found
+        elif path.suffix.lower() == ".parquet":
+            yield from Manifest.read(path).paths()
+        else:
+            yield path
+
+
+def score(
+    pictures: Iterable[Path | RefusedFile], bundle: Bundle, *, workers: int | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Finding]:
+    """One finding a picture, in order. A file that cannot be used gives an error finding and costs nothing else."""
+    engine = Engine(bundle)
+    loaded = in_order(partial(_load, size=bundle.size, limits=limits), pictures, workers)
+    while batch := list(islice(loaded, BATCH)):
+        yield from _score_batch(engine, batch)
+
+
+def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> tuple[str, Picture | RefusedFile]:
+    if isinstance(path, RefusedFile):
+        return path.path, path
+    try:
+        return str(path), load(path, size=size, limits=limits)
+    except RefusedFile as refusal:
+        return str(path), refusal
+
+
+def _score_batch(engine: Engine, batch: list[tuple[str, Picture | RefusedFile]]) -> Iterator[Finding]:
+    pixels = [picture.pixels for _, picture in batch if isinstance(picture, Picture)]
+    probabilities = iter(engine.probabilities(np.stack(pixels)) if pixels else ())
+    for path, picture in batch:
+        if isinstance(picture, RefusedFile):
+            yield Finding(path, "error", message=f"{picture.reason}. {picture.mend}")
+        else:
+            yield _finding(path, engine.bundle, next(probabilities))
+
+
+def _finding(path: str, bundle: Bundle, probabilities: np.ndarray) -> Finding:
+    named = dict(zip(bundle.classes, map(float, probabilities), strict=True))
+    melanoma = named.get(MELANOMA)
+    point = bundle.operating_point
+    return Finding(
+        path,
+        "scored",
+        tuple(named.values()),
+        melanoma,
+        sum(value for name, value in named.items() if name in MALIGNANT),
+        None if point is None or melanoma is None else ("refer" if melanoma >= point.threshold else "none"),
+        max(named, key=named.__getitem__),
+    )
+
+
+def csv_header(classes: Iterable[str]) -> list[str]:
+    """The columns of the command-line contract."""
+    scores = [f"p_{name.replace(' ', '_')}" for name in classes]
+    return ["path", "status", "melanoma", "malignant", "alert", "diagnosis", *scores, "ood", "quality", "message"]
+
+
+def write_csv(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> dict[str, int]:
+    """Writes findings as they come; `ood` and `quality` stay empty until a bundle carries a gate.
+
+    Returns:
+        how many pictures there were of each status, and under "refer" how many alerts.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(csv_header(classes))
+    counts = {"scored": 0, "error": 0, "refer": 0}
+    for finding in findings:
+        counts[finding.status] += 1
+        counts["refer"] += finding.alert == "refer"
+        probabilities = [f"{value:.6f}" for value in finding.probabilities] or [""] * len(classes)
+        figures = ["" if value is None else f"{value:.6f}" for value in (finding.melanoma, finding.malignant)]
+        told = [finding.alert or "", finding.diagnosis or ""]
+        writer.writerow([finding.path, finding.status, *figures, *told, *probabilities, "", "", finding.message])
+    return counts
