@@ -24,10 +24,11 @@ from dermalert.page.plot import UNIT_TICKS, Axis, Plot, axis_from, draw, round_t
 
 @dataclass(frozen=True)
 class Legend:
-    """One line of a chart's legend: `series` counts from 1 and picks the line style."""
+    """One line of a chart's legend: `series` counts from 1 and picks the line style; `filled` for bars."""
 
     series: int
     text: str
+    filled: bool = False
 
 
 def curves(

@@ -1,0 +1,434 @@
+"""The report: an evaluation as one page that a clinician can read.
+
+Comes in: evaluations, the training's curves and their reading, the data's counts, the worst mistakes.
+Goes out: one self-contained HTML file. It computes no figure: every number stands in `metrics.json` too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import ArrayLike, NDArray
+
+from dermalert import page
+from dermalert.errors import DataError, RefusedFile
+from dermalert.judge.evaluation import Evaluation
+from dermalert.judge.intervals import Interval
+from dermalert.judge.mistakes import Mistake, Mistakes
+from dermalert.page.page import count, decimal, percent
+
+PixelsOf = Callable[[str], NDArray[np.uint8]]
+
+MISTAKE_EDGE = 160
+SAMPLE_EDGE = 96
+
+
+class History(Protocol):
+    """A training's figures, one for each epoch, and how long it took in all."""
+
+    @property
+    def loss(self) -> Sequence[float]: ...
+    @property
+    def accuracy(self) -> Sequence[float]: ...
+    @property
+    def val_loss(self) -> Sequence[float]: ...
+    @property
+    def val_accuracy(self) -> Sequence[float]: ...
+
+
+class Diagnosis(Protocol):
+    """What the curves say in plain language; `best_epoch` counts from 1."""
+
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def sentences(self) -> Sequence[str]: ...
+    @property
+    def suggestions(self) -> Sequence[str]: ...
+    @property
+    def best_epoch(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What the model was trained and judged on.
+
+    Attributes:
+        name: of the data set, as its owner calls it.
+        counts: `counts[class][split]`, pictures; every class with the same splits in the same order.
+        samples: for each class, the image ids of a few pictures to show.
+        refused: files that could not be used.
+        notes: sentences on what is wrong with the data, from the audit.
+    """
+
+    name: str
+    counts: Mapping[str, Mapping[str, int]]
+    samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    refused: Sequence[RefusedFile] = ()
+    notes: Sequence[str] = ()
+
+
+# How a figure is told to someone who does not meet it every day: key, name, meaning, whether a percentage.
+_FIGURES = (
+    ("melanoma_auc", "Melanoma AUC", "how well melanomas rank above all else: 0.5 is guessing, 1 is perfect", False),
+    ("malignant_auc", "Malignant AUC", "the same for any of the malignant diagnoses", False),
+    ("melanoma_average_precision", "Melanoma average precision", "precision averaged over the melanomas found", False),
+    ("malignant_average_precision", "Malignant average precision", "the same for malignant", False),
+    (
+        "melanoma_sensitivity_at_90_specificity",
+        "Melanomas found at 90 % specificity",
+        "were one false alarm in ten other lesions accepted",
+        True,
+    ),
+    (
+        "malignant_sensitivity_at_90_specificity",
+        "Malignant found at 90 % specificity",
+        "the same for any of the malignant diagnoses",
+        True,
+    ),
+    ("balanced_accuracy", "Balanced accuracy", "mean of the classes' sensitivities: rare ones count as much", True),
+    ("accuracy", "Accuracy", "share of pictures called right; flatters a model that favours large classes", True),
+    ("macro_auc", "Mean class AUC", "ranking of each diagnosis against the rest, averaged", False),
+    ("log_loss", "Log loss", "punishes confident mistakes; 0 is perfect", False),
+    ("brier", "Brier score", "squared error of the probabilities; 0 is perfect", False),
+    ("ece", "Calibration error", "how far stated confidence and outcome part, on average", False),
+    ("melanoma_ece", "Melanoma calibration error", "the same for the melanoma probability", False),
+)
+_OPERATING = (
+    ("sensitivity", "Sensitivity", "share of the melanomas that it says to refer"),
+    ("specificity", "Specificity", "share of the other lesions that raise no alert"),
+    ("ppv", "Positive predictive value", "share of the “refer” that are melanomas, at this set's mix of lesions"),
+    ("npv", "Negative predictive value", "share of the “no alert” that are not melanomas, at this set's mix"),
+)
+_UNBOUNDED = {"log_loss", "brier"}
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A figure ready for the macro `measure`."""
+
+    text: str
+    range: str = ""
+    low: float | None = None
+    at: float | None = None
+    high: float | None = None
+    why: str = ""
+
+
+def write_report(
+    file: Path,
+    *,
+    title: str,
+    evaluations: Mapping[str, Evaluation],
+    command: str,
+    made: datetime,
+    headline: str | None = None,
+    history: History | None = None,
+    diagnosis: Diagnosis | None = None,
+    data: DataSummary | None = None,
+    mistakes: Mistakes | None = None,
+    mistakes_on: str = "",
+    pixels_of: PixelsOf | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes the report to `file`.
+
+    Args:
+        evaluations: one to four, by the name of the set; they stand side by side in this order.
+        command: what the reader types to have this report again.
+        made: when; the clock is the caller's.
+        headline: the set whose figures stand at the top; the last of `evaluations` where not given.
+        mistakes: from `mistakes.worst`, on the set called `mistakes_on`.
+        pixels_of: uint8 (H, W, 3) of an image id; asked only for the pictures shown. Without it none is shown.
+        notes: sentences for the last section: what else the reader should know.
+
+    Raises:
+        DataError: no evaluation, more than four, or `headline` is none of them.
+    """
+    if not 1 <= len(evaluations) <= 4:
+        raise DataError(f"A report shows one to four evaluations side by side, not {len(evaluations)}.")
+    headline = headline or list(evaluations)[-1]
+    if headline not in evaluations:
+        raise DataError(f"No evaluation is called {headline!r}; there are {', '.join(evaluations)}.")
+    html = page.render(
+        "judge/report.html.j2",
+        title=title,
+        command=command,
+        made=made,
+        evaluations=evaluations,
+        headline=headline,
+        head=evaluations[headline],
+        tiles=_tiles(evaluations[headline]),
+        warnings=_warnings(evaluations[headline]),
+        operating=_operating_rows(evaluations),
+        figures=_figure_rows(evaluations),
+        charts=_charts(evaluations),
+        per_class=_class_rows(evaluations[headline]),
+        history=history,
+        diagnosis=diagnosis,
+        training=_training_charts(history, diagnosis),
+        data=data,
+        distribution=page.class_distribution(data.counts) if data else None,
+        splits=_splits(data),
+        splits_legend=[page.Legend(number, split, filled=True) for number, split in enumerate(_splits(data), start=1)],
+        class_counts=[[name, *map(count, parts.values())] for name, parts in data.counts.items()] if data else [],
+        refused=[[error.path, error.reason, error.mend] for error in data.refused] if data else [],
+        mistakes=mistakes,
+        mistakes_on=mistakes_on,
+        missed=_gallery(mistakes.missed if mistakes else (), pixels_of),
+        confident=_gallery(mistakes.confident if mistakes else (), pixels_of),
+        samples=_samples(data, pixels_of),
+        notes=notes,
+    )
+    page.write(file, html)
+
+
+def _measure(interval: Interval, *, as_percent: bool, bar: bool = True) -> _Measure:
+    if math.isnan(interval.value):
+        return _Measure("cannot be computed", why=interval.why or "")
+    text = percent(interval.value) if as_percent else decimal(interval.value)
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return _Measure(text, "no interval", why=interval.why or "")
+    span = f"{_short(interval.low, as_percent)} to {_short(interval.high, as_percent)}"
+    if as_percent:
+        span += "\N{NO-BREAK SPACE}%"
+    if not bar:
+        return _Measure(text, span)
+    return _Measure(text, span, interval.low, interval.value, interval.high)
+
+
+def _short(value: float, as_percent: bool) -> str:
+    return percent(value).removesuffix("\N{NO-BREAK SPACE}%") if as_percent else decimal(value)
+
+
+def _tiles(head: Evaluation) -> list[tuple[str, _Measure]]:
+    tiles = []
+    if head.operating_point:
+        at = head.operating_point
+        tiles.append(("Sensitivity: melanomas it says to refer", _measure(at.sensitivity, as_percent=True)))
+        tiles.append(("Specificity: others with no alert", _measure(at.specificity, as_percent=True)))
+    tiles.append(("Melanoma AUC (0.5 is guessing)", _measure(head.figures["melanoma_auc"], as_percent=False)))
+    balanced = _measure(head.figures["balanced_accuracy"], as_percent=True)
+    tiles.append((f"Balanced accuracy, {len(head.classes)} diagnoses", balanced))
+    return tiles
+
+
+def _warnings(head: Evaluation) -> list[str]:
+    """What the figures themselves forbid the reader to believe."""
+    found = []
+    auc, at = head.figures["melanoma_auc"], head.operating_point
+    positives, _ = head.questions["melanoma"]
+    if auc.low <= 0.5:
+        found.append(
+            f"The interval of the melanoma AUC begins at {decimal(auc.low)}: on these pictures the model cannot be "
+            "told from guessing."
+        )
+    if at and at.sensitivity.value < at.chosen.target:
+        asked, got = percent(at.chosen.target), percent(at.sensitivity.value)
+        surely = ", and even the upper end of the interval is lower" if at.sensitivity.high < at.chosen.target else ""
+        found.append(
+            f"The threshold was chosen to find at least {asked} of the melanomas; here it finds {got}{surely}."
+        )
+    if positives < 30:
+        found.append(
+            f"There are only {positives} pictures of melanomas here: each one moves the sensitivity by "
+            f"{percent(1 / positives, 1)}."
+            if positives
+            else "There is no melanoma here: nothing can be said of how many the model finds."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    meaning: str
+    cells: Sequence[Any]
+
+
+def _operating_rows(evaluations: Mapping[str, Evaluation]) -> list[_Row]:
+    if any(evaluation.operating_point is None for evaluation in evaluations.values()):
+        return []
+    points = [(e, e.operating_point) for e in evaluations.values() if e.operating_point]
+    outcomes = [_outcomes(evaluation) for evaluation in evaluations.values()]
+    rows = [
+        _Row("Melanomas: refer", "found", [_of(o.referred, o.referred + o.missed) for o in outcomes]),
+        _Row("Melanomas: no alert", "missed", [_of(o.missed, o.referred + o.missed) for o in outcomes]),
+        _Row("Others: refer", "false alarms", [_of(o.alarms, o.alarms + o.quiet) for o in outcomes]),
+        _Row("Others: no alert", "", [_of(o.quiet, o.alarms + o.quiet) for o in outcomes]),
+    ]
+    for key, name, meaning in _OPERATING:
+        rows.append(_Row(name, meaning, [_measure(getattr(at, key), as_percent=True) for _, at in points]))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    referred: int
+    missed: int
+    alarms: int
+    quiet: int
+
+
+def _outcomes(evaluation: Evaluation) -> _Outcomes:
+    """Counts again from the figures: pictures are whole, so rounding gives back exactly what was divided."""
+    at = evaluation.operating_point
+    positives, negatives = evaluation.questions["melanoma"]
+    referred = round(at.sensitivity.value * positives) if at and positives else 0
+    alarms = at.alerts - referred if at else 0
+    return _Outcomes(referred, positives - referred, alarms, negatives - alarms)
+
+
+def _of(part: int, whole: int) -> _Measure:
+    return _Measure(count(part), f"of {count(whole)}")
+
+
+def _figure_rows(evaluations: Mapping[str, Evaluation]) -> list[_Row]:
+    return [
+        _Row(
+            name,
+            meaning,
+            [
+                _measure(evaluation.figures[key], as_percent=as_percent, bar=key not in _UNBOUNDED)
+                for evaluation in evaluations.values()
+            ],
+        )
+        for key, name, meaning, as_percent in _FIGURES
+    ]
+
+
+@dataclass(frozen=True)
+class _Chart:
+    svg: Markup
+    heading: str
+    caption: str
+    legend: Sequence[page.Legend]
+
+
+def _charts(evaluations: Mapping[str, Evaluation]) -> dict[str, list[_Chart]]:
+    """ROC and precision-recall for both questions, and calibration, one series for each evaluation."""
+    rates, calibration = [], []
+    for question in ("melanoma", "malignant"):
+        roc: dict[str, tuple[ArrayLike, ArrayLike]] = {}
+        pr: dict[str, tuple[ArrayLike, ArrayLike]] = {}
+        for name, evaluation in evaluations.items():
+            curves = evaluation.curves[question]
+            roc[name] = curves.false_positive_rate, curves.true_positive_rate
+            pr[name] = curves.recall, curves.precision
+        rates.append(
+            _Chart(
+                page.roc(roc, question=question, operating=_operating_dot(evaluations, question)),
+                f"ROC, {question}.",
+                "Up and to the left is better; on the dotted diagonal is guessing. "
+                + ("The ring marks the alert's threshold, on the last set." if question == "melanoma" else ""),
+                _legend(evaluations, f"{question}_auc", "AUC"),
+            )
+        )
+        rates.append(
+            _Chart(
+                page.precision_recall(pr, question=question),
+                f"Precision and recall, {question}.",
+                "Up and to the right is better. It depends on how common the diagnosis is in the set.",
+                _legend(evaluations, f"{question}_average_precision", "average precision"),
+            )
+        )
+    for key, question, figure in (
+        ("melanoma", "melanoma", "melanoma_ece"),
+        ("top_class", "the diagnosis called", "ece"),
+    ):
+        bins = {name: evaluation.reliability[key] for name, evaluation in evaluations.items()}
+        legend = _legend(evaluations, figure, "calibration error")
+        caption = "Below the diagonal the model is surer than it should be, above it less sure."
+        calibration.append(_Chart(page.reliability(bins, question=question), f"Of {question}.", caption, legend))
+    return {"rates": rates, "calibration": calibration}
+
+
+def _operating_dot(evaluations: Mapping[str, Evaluation], question: str) -> tuple[float, float, str] | None:
+    at = list(evaluations.values())[-1].operating_point
+    if question != "melanoma" or at is None:
+        return None
+    return 1 - at.specificity.value, at.sensitivity.value, at.chosen.name
+
+
+def _legend(evaluations: Mapping[str, Evaluation], key: str, what: str) -> list[page.Legend]:
+    lines = []
+    for number, (name, evaluation) in enumerate(evaluations.items(), start=1):
+        measure = _measure(evaluation.figures[key], as_percent=False)
+        span = f" ({measure.range})" if measure.range else ""
+        lines.append(page.Legend(number, f"{name}: {what} {measure.text}{span}"))
+    return lines
+
+
+def _class_rows(head: Evaluation) -> list[_Row]:
+    keys = ("sensitivity", "specificity", "precision", "f1", "auc")
+    return [
+        _Row(
+            row.name,
+            f"{count(row.pictures)} pictures of {count(row.groups)} lesions",
+            [_measure(getattr(row, key), as_percent=key not in ("f1", "auc")) for key in keys],
+        )
+        for row in head.per_class
+    ]
+
+
+def _training_charts(history: History | None, diagnosis: Diagnosis | None) -> list[_Chart]:
+    if history is None or not history.loss:
+        return []
+    best = diagnosis.best_epoch if diagnosis else None
+    legend = [page.Legend(1, "training"), page.Legend(2, "validation")]
+    accuracy = page.curves(history.accuracy, history.val_accuracy, quantity="accuracy", best_epoch=best, fraction=True)
+    loss = page.curves(history.loss, history.val_loss, quantity="loss", best_epoch=best)
+    return [
+        _Chart(accuracy, "Accuracy.", "Higher is better.", legend),
+        _Chart(loss, "Loss.", "Lower is better; the weights of the best epoch are kept.", legend),
+    ]
+
+
+def _splits(data: DataSummary | None) -> list[str]:
+    return list(next(iter(data.counts.values()))) if data and data.counts else []
+
+
+def _gallery(mistakes: Sequence[Mistake], pixels_of: PixelsOf | None) -> list[page.Picture]:
+    return [_shown(mistake, pixels_of) for mistake in mistakes]
+
+
+def _shown(mistake: Mistake, pixels_of: PixelsOf | None) -> page.Picture:
+    truth = " or ".join(mistake.truth)
+    called = f"called {mistake.called} ({percent(mistake.probability)}); melanoma {percent(mistake.melanoma, 1)}"
+    note = f"{called}. {mistake.image_id}"
+    return _picture(
+        mistake.image_id, pixels_of, f"Dermoscopic picture labelled {truth}, {called}", truth, note, MISTAKE_EDGE
+    )
+
+
+def _samples(data: DataSummary | None, pixels_of: PixelsOf | None) -> list[tuple[str, str, list[page.Picture]]]:
+    if data is None or pixels_of is None:
+        return []
+    return [
+        (
+            name,
+            f"{count(sum(data.counts.get(name, {}).values()))} pictures",
+            [_picture(i, pixels_of, f"Example of {name}: {i}", "", "", SAMPLE_EDGE, square=True) for i in image_ids],
+        )
+        for name, image_ids in data.samples.items()
+    ]
+
+
+def _picture(
+    image_id: str, pixels_of: PixelsOf | None, alt: str, caption: str, note: str, edge: int, *, square: bool = False
+) -> page.Picture:
+    """The picture, or in its place a sentence on why it cannot be shown: a report is worth having without it."""
+    try:
+        if pixels_of is not None:
+            return page.picture(pixels_of(image_id), alt=alt, caption=caption, note=note, edge=edge, square=square)
+        why = "not loaded"
+    except RefusedFile as error:
+        why = error.reason
+    return page.Picture("", f"Picture not shown: {why}", caption, note, edge, edge)
