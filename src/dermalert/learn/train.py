@@ -1,0 +1,281 @@
+"""The training loop.
+
+Comes in: pixels, targets, the rows to train and to validate on, a recipe. Goes out: the model of the best
+validation epoch and its curves; and in the run folder, all it takes to go on after an interruption.
+It splits nothing, decodes nothing, judges nothing beyond validation loss, and never sees a test picture.
+
+A run is a function of its recipe and data: the order of the pictures comes from the seed and the epoch, weights
+and dropout from the seed, and sums are made in a fixed order. So a run that was killed and resumed gives, on
+the same machine with the same number of threads, the weights of one that was not, bit for bit.
+
+    run/training.json    the recipe as run, and a fingerprint of the data
+    run/history.json     the curves, rewritten after each epoch
+    run/checkpoint.npz   weights, optimizer and curves after the last whole epoch
+    run/best-0007.npz    weights after the best validation epoch so far
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermalert.errors import DataError, RunError
+from dermalert.learn import networks
+from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
+from dermalert.learn.history import Epoch, History
+from dermalert.learn.pipeline import batches
+from dermalert.learn.recipes import Recipe
+from dermalert.learn.step import Step
+
+# Below this gain, bfloat16's coarser arithmetic buys too little; timing noise is of this order too.
+_WORTHWHILE = 1.15
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    Attributes:
+        pixels: uint8 (N, H, W, 3), usually a `DecodedCache`'s.
+        targets: int64 (N,) class indices, or float32 (N, C) with rows that sum to 1.
+        train: int64 (T,) rows to learn from.
+        validation: int64 (V,) rows that decide when to stop and which epoch is kept.
+    """
+
+    pixels: NDArray[np.uint8]
+    targets: NDArray[Any]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network.
+
+    Attributes:
+        model: keras.Model in float32 with the best epoch's weights, whatever the precision it was trained in;
+            float32 or uint8 (N, H, W, 3) in [0, 255] to logits (N, C).
+        history: the curves of all epochs.
+        recipe: as run, with the precision decided.
+    """
+
+    model: Any
+    history: History
+    recipe: Recipe
+
+
+def fit(
+    data: TrainingData,
+    recipe: Recipe,
+    run: Path,
+    *,
+    classes: int,
+    resume: bool = False,
+    epochs: int | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Trains until validation stops getting better, and gives the best validation epoch.
+
+    Args:
+        data: rows of `train` and `validation` must not overlap.
+        recipe: what to do.
+        run: the run folder; made if missing.
+        classes: C, the number of classes.
+        resume: go on from the last whole epoch in `run`; starts at the beginning if there is none.
+        epochs: in place of the recipe's.
+        progress: whether a bar is shown on stderr.
+
+    Raises:
+        DataError: the arrays do not fit together.
+        RunError: `run` holds a run and `resume` is off; or it holds one of another recipe or data; or training
+            was interrupted with Ctrl-C, or diverged.
+        MissingExtra: Keras or TensorFlow is not installed.
+    """
+    targets = _checked_targets(data, classes)
+    recipe = replace(recipe, epochs=epochs or recipe.epochs)
+    recipe = _begin(data, targets, recipe, run, classes, resume)
+    step = Step(networks.build(recipe, classes), recipe.learning_rate)
+    history = _restore(step, run)
+    try:
+        while len(history) < recipe.epochs and not history.exhausted(recipe.patience):
+            epoch = _epoch(step, data, targets, recipe, len(history) + 1, progress)
+            history = History((*history.epochs, epoch))
+            _save(step, history, run)
+    except KeyboardInterrupt:
+        raise RunError(_how_to_go_on(len(_history(run)), run)) from None
+    return Fitted(_best_model(recipe, classes, history, run), history, recipe)
+
+
+def fastest_precision(data: TrainingData, recipe: Recipe, *, classes: int) -> str:
+    """`mixed_bfloat16` where a training step of this network is clearly faster with it here, else `float32`."""
+    targets = _checked_targets(data, classes)
+    rows = np.sort(np.resize(data.train, recipe.batch_size))
+    pixels, wanted = data.pixels[rows], targets[rows]
+    names = ("float32", "mixed_bfloat16")
+    steps = [Step(networks.build(replace(recipe, precision=name), classes), recipe.learning_rate) for name in names]
+    for step in steps:
+        step.train(pixels, wanted)
+    # In turns, so that a busy moment hits both; the fastest of each, since noise only ever adds.
+    seconds = np.min([[_seconds(step, pixels, wanted) for step in steps] for _ in range(5)], axis=0)
+    return names[int(seconds[0] > _WORTHWHILE * seconds[1])]
+
+
+def _seconds(step: Step, pixels: NDArray[np.uint8], targets: NDArray[np.float32]) -> float:
+    start = time.perf_counter()
+    step.train(pixels, targets)
+    return time.perf_counter() - start
+
+
+def _checked_targets(data: TrainingData, classes: int) -> NDArray[np.float32]:
+    """The targets as float32 (N, C), once it is sure that everything fits together."""
+    count = len(data.pixels)
+    if not len(data.train) or not len(data.validation):
+        raise DataError(f"{len(data.train)} training and {len(data.validation)} validation pictures: both are needed.")
+    rows = np.concatenate([data.train, data.validation])
+    if rows.min() < 0 or rows.max() >= count:
+        raise DataError(f"Rows from {rows.min()} to {rows.max()} are asked for; there are {count} pictures.")
+    if np.intersect1d(data.train, data.validation).size:
+        raise DataError("Some pictures are both in training and in validation.")
+    if data.targets.ndim == 1:
+        if data.targets.shape != (count,) or not ((data.targets >= 0) & (data.targets < classes))[rows].all():
+            raise DataError(
+                f"Targets of shape {data.targets.shape} are not class numbers 0 to {classes - 1} for {count} pictures."
+            )
+        one_hot: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[np.clip(data.targets, 0, classes - 1)]
+        return one_hot
+    if data.targets.shape != (count, classes) or not np.allclose(data.targets[rows].sum(axis=1), 1, atol=1e-4):
+        raise DataError(f"Targets of shape {data.targets.shape} are not rows of {classes} fractions that sum to 1.")
+    return data.targets.astype(np.float32, copy=False)
+
+
+def _begin(
+    data: TrainingData, targets: NDArray[np.float32], recipe: Recipe, run: Path, classes: int, resume: bool
+) -> Recipe:
+    """Claims the run folder, or checks that it holds this very run; the recipe with its precision decided."""
+    about = run / "training.json"
+    fingerprint = _fingerprint(data, targets)
+    if about.exists():
+        if not resume:
+            raise RunError(f"{run} holds a training run. Go on with it with --resume, or name another folder.")
+        try:
+            stored = json.loads(about.read_text(encoding="utf-8"))
+            as_run = Recipe.from_json(json.dumps(stored["recipe"]))
+            asked = stored["asked_precision"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{about}: damaged ({error}). Train again into another folder.") from None
+        if replace(as_run, epochs=recipe.epochs, precision=asked) != recipe:
+            raise RunError(f"{run} was begun with another recipe. Resume it with the same one, or name another folder.")
+        if stored["data"] != fingerprint:
+            raise RunError(f"{run} was begun on other pictures, labels or another split. Name another folder.")
+        return replace(as_run, epochs=recipe.epochs)
+    run.mkdir(parents=True, exist_ok=True)
+    asked = recipe.precision
+    if asked == "auto":
+        recipe = replace(recipe, precision=fastest_precision(data, recipe, classes=classes))
+    stored = {"recipe": json.loads(recipe.to_json()), "asked_precision": asked, "classes": classes, "data": fingerprint}
+    write_text(about, json.dumps(stored, indent=2))
+    return recipe
+
+
+def _fingerprint(data: TrainingData, targets: NDArray[np.float32]) -> str:
+    digest = hashlib.sha256(repr(data.pixels.shape).encode())
+    for array in (targets, data.train, data.validation):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _restore(step: Step, run: Path) -> History:
+    file = run / "checkpoint.npz"
+    if not file.exists():
+        return History()
+    state, about = read_arrays(file)
+    step.restore(state)
+    return History.from_json(about["history"])
+
+
+def _history(run: Path) -> History:
+    file = run / "checkpoint.npz"
+    return History.from_json(read_arrays(file)[1]["history"]) if file.exists() else History()
+
+
+def _epoch(
+    step: Step, data: TrainingData, targets: NDArray[np.float32], recipe: Recipe, number: int, progress: bool
+) -> Epoch:
+    order = np.random.default_rng((recipe.seed, number)).permutation(data.train)
+    start = time.perf_counter()
+    with tqdm(
+        total=len(order), desc=f"epoch {number}/{recipe.epochs}", unit="picture", disable=not progress, leave=True
+    ) as bar:
+        loss, hits, done = 0.0, 0, 0
+        for rows, pixels in batches(data.pixels, order, recipe.batch_size):
+            batch_loss, batch_hits = step.train(pixels, targets[rows])
+            loss, hits, done = loss + batch_loss, hits + batch_hits, done + len(rows)
+            if not np.isfinite(batch_loss):
+                raise RunError(f"The loss became {batch_loss} in epoch {number}. Lower the learning rate.")
+            bar.set_postfix(loss=f"{loss / done:.3f}", accuracy=f"{hits / done:.3f}", refresh=False)
+            bar.update(len(rows))
+        trained = time.perf_counter() - start
+        validation_loss, validation_accuracy = _validate(step, data, targets, recipe.batch_size)
+        bar.set_postfix(
+            loss=f"{loss / done:.3f}",
+            accuracy=f"{hits / done:.3f}",
+            validation_loss=f"{validation_loss:.3f}",
+            validation_accuracy=f"{validation_accuracy:.3f}",
+        )
+    return Epoch(
+        number=number,
+        train_loss=loss / done,
+        train_accuracy=hits / done,
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
+        seconds=time.perf_counter() - start,
+        images_per_second=done / trained,
+    )
+
+
+def _validate(step: Step, data: TrainingData, targets: NDArray[np.float32], batch_size: int) -> tuple[float, float]:
+    loss, hits = 0.0, 0
+    for rows, pixels in batches(data.pixels, np.sort(data.validation), batch_size):
+        batch_loss, batch_hits = step.test(pixels, targets[rows])
+        loss, hits = loss + batch_loss, hits + batch_hits
+    return loss / len(data.validation), hits / len(data.validation)
+
+
+def _save(step: Step, history: History, run: Path) -> None:
+    """After an epoch: first the new best, then the checkpoint that counts on it, then what is not needed any more."""
+    state = step.state()
+    if history.best is history.epochs[-1]:
+        weights = {name: array for name, array in state.items() if name.startswith("weight_")}
+        write_arrays(_best_file(run, history), weights, {"epoch": len(history)})
+    write_arrays(run / "checkpoint.npz", state, {"history": history.to_json()})
+    write_text(run / "history.json", history.to_json())
+    for old in run.glob("best-*.npz"):
+        if old != _best_file(run, history):
+            old.unlink()
+
+
+def _best_file(run: Path, history: History) -> Path:
+    if history.best is None:
+        raise RunError("Validation never gave a finite loss. Lower the learning rate.")
+    return run / f"best-{history.best.number:04d}.npz"
+
+
+def _best_model(recipe: Recipe, classes: int, history: History, run: Path) -> Any:
+    weights, _ = read_arrays(_best_file(run, history))
+    model = networks.build(replace(recipe, precision="float32"), classes)
+    for variable, name in zip(model.variables, sorted(weights), strict=True):
+        variable.assign(weights[name])
+    return model
+
+
+def _how_to_go_on(done: int, run: Path) -> str:
+    kept = {0: "no epoch was finished yet", 1: "epoch 1 is saved"}.get(done, f"epochs 1 to {done} are saved")
+    return f"Training was stopped; {kept} in {run}. Go on with the same command and --resume."

@@ -1,0 +1,235 @@
+"""The training loop: reproducible, resumable after any death, and honest about which epoch it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dermalert.errors import DataError, RunError
+from dermalert.learn import train
+from dermalert.learn.checkpoint import read_arrays
+from dermalert.learn.history import Epoch, History
+from dermalert.learn.recipes import Recipe, recipe_named
+
+CLASSES = 3
+RECIPE = replace(
+    recipe_named("plain"), size=(24, 20), batch_size=8, epochs=3, precision="float32", dropout=0.25, seed=11
+)
+
+
+def drawn_data(count: int = 60, seed: int = 0) -> train.TrainingData:
+    """Pictures whose colour tells their class, with noise."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, CLASSES, count)
+    pixels = rng.integers(0, 120, (count, 20, 24, 3)).astype(np.uint8)
+    pixels[np.arange(count), :, :, targets] += 100
+    rows = rng.permutation(count).astype(np.int64)
+    return train.TrainingData(pixels, targets, rows[: count * 3 // 4], rows[count * 3 // 4 :])
+
+
+def fit(run: Path, recipe: Recipe = RECIPE, **options: object) -> train.Fitted:
+    data = options.pop("data", drawn_data())
+    return train.fit(data, recipe, run, classes=CLASSES, progress=False, **options)  # type: ignore[arg-type]
+
+
+def checkpoint(run: Path) -> dict[str, np.ndarray]:
+    return read_arrays(run / "checkpoint.npz")[0]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = checkpoint(one), checkpoint(other)
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        assert np.array_equal(array, second[name]), name
+    curves = [json.loads((run / "history.json").read_text()) for run in (one, other)]
+    for epoch in (*curves[0]["epochs"], *curves[1]["epochs"]):
+        del epoch["seconds"], epoch["images_per_second"]
+    assert curves[0] == curves[1]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, train.Fitted]:
+    run = tmp_path_factory.mktemp("unbroken")
+    return run, fit(run)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_last_bit(
+    unbroken: tuple[Path, train.Fitted], tmp_path: Path
+) -> None:
+    fit(tmp_path / "again")
+    assert_same_run(unbroken[0], tmp_path / "again")
+
+
+def test_another_seed_gives_other_weights(unbroken: tuple[Path, train.Fitted], tmp_path: Path) -> None:
+    fit(tmp_path / "other", replace(RECIPE, seed=12, epochs=1))
+    assert not np.array_equal(checkpoint(unbroken[0])["weight_000"], checkpoint(tmp_path / "other")["weight_000"])
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    import test_train
+    from dermalert.learn import step
+
+    learn, steps = step.Step.train, 0
+
+    def learn_and_die(self, pixels, targets):
+        global steps
+        steps += 1
+        if steps == int(sys.argv[2]):
+            os.kill(os.getpid(), int(sys.argv[3]))
+        return learn(self, pixels, targets)
+
+    step.Step.train = learn_and_die
+    test_train.fit(Path(sys.argv[1]))
+"""
+
+
+def run_until(run: Path, at_step: int, death: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """Trains in a process of its own that gets the signal in the middle of the given step."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(run), str(at_step), str(int(death))],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("at_step", [3, 9], ids=["in the first epoch", "in the second epoch"])
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_result_of_an_unbroken_one(
+    unbroken: tuple[Path, train.Fitted], tmp_path: Path, at_step: int
+) -> None:
+    run = tmp_path / "killed"
+    assert run_until(run, at_step, signal.SIGKILL).returncode == -signal.SIGKILL
+    resumed = fit(run, resume=True)
+    assert_same_run(unbroken[0], run)
+    for one, other in zip(unbroken[1].model.get_weights(), resumed.model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_ctrl_c_keeps_the_last_whole_epoch_and_says_how_to_go_on(
+    unbroken: tuple[Path, train.Fitted], tmp_path: Path
+) -> None:
+    run = tmp_path / "stopped"
+    stopped = run_until(run, 9, signal.SIGINT)
+    assert "epoch 1 is saved" in stopped.stderr
+    assert "--resume" in stopped.stderr
+    fit(run, resume=True)
+    assert_same_run(unbroken[0], run)
+
+
+def test_resuming_a_finished_run_gives_its_model_again(unbroken: tuple[Path, train.Fitted]) -> None:
+    run, fitted = unbroken
+    again = fit(run, resume=True)
+    assert again.history == fitted.history
+    for one, other in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_more_epochs_can_be_asked_for_when_resuming(unbroken: tuple[Path, train.Fitted], tmp_path: Path) -> None:
+    fit(tmp_path / "run", epochs=1)
+    fit(tmp_path / "run", epochs=3, resume=True)
+    assert_same_run(unbroken[0], tmp_path / "run")
+
+
+def test_a_run_folder_is_never_overwritten(unbroken: tuple[Path, train.Fitted]) -> None:
+    with pytest.raises(RunError, match="--resume"):
+        fit(unbroken[0])
+
+
+def test_a_run_is_not_resumed_with_another_recipe_or_other_data(unbroken: tuple[Path, train.Fitted]) -> None:
+    with pytest.raises(RunError, match="another recipe"):
+        fit(unbroken[0], replace(RECIPE, learning_rate=0.5), resume=True)
+    with pytest.raises(RunError, match="other pictures, labels or another split"):
+        fit(unbroken[0], data=drawn_data(seed=1), resume=True)
+
+
+def test_a_damaged_checkpoint_is_named_and_not_guessed_around(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=1)
+    file = tmp_path / "checkpoint.npz"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"checkpoint\.npz: not a readable checkpoint"):
+        fit(tmp_path, resume=True)
+
+
+def test_the_model_is_that_of_the_best_validation_epoch(tmp_path: Path) -> None:
+    fitted = fit(tmp_path, replace(RECIPE, epochs=6, learning_rate=0.02))
+    data = drawn_data()
+    logits = fitted.model(data.pixels[data.validation], training=False).numpy().astype(np.float64)
+    chosen = logits[np.arange(len(logits)), data.targets[data.validation]]
+    loss = float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
+    assert fitted.history.best is not None
+    assert loss == pytest.approx(min(fitted.history.column("validation_loss")), rel=1e-4)
+
+
+def test_training_stops_once_validation_no_longer_gets_better(tmp_path: Path) -> None:
+    data = drawn_data(count=24)
+    shuffled = replace(data, targets=np.random.default_rng(5).permutation(data.targets))
+    fitted = fit(tmp_path, replace(RECIPE, epochs=60, patience=2, learning_rate=0.01), data=shuffled)
+    assert len(fitted.history) < 60
+    assert fitted.history.best is not None
+    assert len(fitted.history) - fitted.history.best.number == 2
+
+
+def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
+    fitted = fit(tmp_path, replace(RECIPE, epochs=8, dropout=0.0))
+    assert max(fitted.history.column("validation_accuracy")) > 0.9
+
+
+def test_fractional_targets_train_as_class_numbers_do(unbroken: tuple[Path, train.Fitted], tmp_path: Path) -> None:
+    data = drawn_data()
+    fit(tmp_path / "run", data=replace(data, targets=np.eye(CLASSES, dtype=np.float32)[data.targets]))
+    assert_same_run(unbroken[0], tmp_path / "run")
+
+
+def test_bfloat16_training_hands_on_a_float32_model(tmp_path: Path) -> None:
+    fitted = fit(tmp_path, replace(RECIPE, precision="mixed_bfloat16", epochs=1))
+    assert fitted.recipe.precision == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in fitted.model.layers} == {"float32"}
+
+
+def test_the_precision_that_was_measured_is_the_one_a_resumed_run_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, precision="auto", epochs=1)
+    monkeypatch.setattr(train, "fastest_precision", lambda *_, **__: "mixed_bfloat16")
+    fit(tmp_path, recipe)
+    monkeypatch.setattr(train, "fastest_precision", lambda *_, **__: "float32")
+    assert fit(tmp_path, recipe, epochs=2, resume=True).recipe.precision == "mixed_bfloat16"
+
+
+def test_the_faster_precision_is_one_of_the_two() -> None:
+    assert train.fastest_precision(drawn_data(), RECIPE, classes=CLASSES) in ("float32", "mixed_bfloat16")
+
+
+def test_pictures_in_both_training_and_validation_are_refused(tmp_path: Path) -> None:
+    data = drawn_data()
+    with pytest.raises(DataError, match="both in training and in validation"):
+        fit(tmp_path, data=replace(data, validation=data.train[:5]))
+
+
+@pytest.mark.parametrize("targets", [np.full(60, CLASSES), np.zeros((60, CLASSES), np.float32), np.zeros(59, int)])
+def test_targets_that_do_not_fit_are_refused(tmp_path: Path, targets: np.ndarray) -> None:
+    with pytest.raises(DataError, match="Targets"):
+        fit(tmp_path, data=replace(drawn_data(), targets=targets))
+
+
+def test_a_history_survives_its_json() -> None:
+    epoch = Epoch(1, 2.0, 0.25, float("nan"), 0.5, 1.5, 100.0)
+    history = History((epoch, replace(epoch, number=2, validation_loss=1.0)))
+    read = History.from_json(history.to_json())
+    assert read.to_json() == history.to_json()
+    assert read.best is not None
+    assert read.best.number == 2
