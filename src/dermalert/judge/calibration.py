@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped, unused-ignore]
-from scipy.special import logsumexp, softmax  # type: ignore[import-untyped, unused-ignore]
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 
 from dermalert.errors import DataError
 from dermalert.judge.metrics import BINS, bin_of

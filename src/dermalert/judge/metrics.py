@@ -112,7 +112,7 @@ class Sweep:
         negatives = self.false_positive[..., -1]
         allowed = self.false_positive <= ((1 - specificity) * negatives + SLACK * (1 + negatives))[..., None]
         found = np.where(allowed, self.true_positive, 0.0).max(axis=-1)
-        return np.where(negatives > 0, _ratio(found, self.true_positive[..., -1]), np.nan)
+        return np.where(negatives > 0, _ratio(found, self.true_positive[..., -1]), np.nan)[()]
 
 
 def sweep(binary: Binary, weights: Weights = None) -> Sweep:
