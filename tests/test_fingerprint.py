@@ -22,17 +22,18 @@ def drawn(seed: int, height: int = 150, width: int = 200) -> Picture:
     chance = np.random.default_rng(seed)
     field = gaussian_filter(chance.standard_normal((height, width, 3)), (12, 12, 0))
     field = 128 + 50 * field / field.std() + chance.normal(0, 2, field.shape)
-    return np.clip(field, 0, 255).astype(np.uint8)
+    picture: Picture = np.clip(field, 0, 255).astype(np.uint8)
+    return picture
 
 
 def resized(pixels: Picture, width: int, height: int) -> Picture:
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), np.uint8)
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def recompressed(pixels: Picture, quality: int) -> Picture:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return np.array(Image.open(file).convert("RGB"), np.uint8)
+    return np.array(Image.open(file).convert("RGB"), dtype=np.uint8)
 
 
 def distance(one: Picture, other: Picture) -> int:
