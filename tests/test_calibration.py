@@ -74,7 +74,7 @@ def test_no_ranking_within_a_picture_changes(seed: int, temperature: float) -> N
 def test_probabilities_are_float64_and_sum_to_one_for_huge_logits_too() -> None:
     probability = Temperature(0.2).apply(np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]], dtype=np.float32))
     assert probability.dtype == np.float64
-    np.testing.assert_allclose(probability, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(probability, np.array([[1, 0, 0], [1 / 3] * 3], dtype=np.float64))
 
 
 def test_pictures_that_the_model_separates_warn_and_stop_at_the_lower_limit() -> None:

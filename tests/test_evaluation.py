@@ -110,25 +110,9 @@ def test_the_same_seed_gives_the_same_metrics_json_and_another_seed_other_interv
 
 def test_metrics_json_keeps_its_documented_keys(scores: Scores, point: OperatingPoint) -> None:
     plain = json.loads(json.dumps(evaluate(scores, operating_point=point, resamples=20).to_json(), allow_nan=False))
-    assert sorted(plain) == sorted(
-        [
-            "format",
-            "resamples",
-            "seed",
-            "level",
-            "pictures",
-            "groups",
-            "exact_labels",
-            "classes",
-            "questions",
-            "figures",
-            "operating_point",
-            "per_class",
-            "confusion_matrix",
-            "curves",
-            "reliability",
-        ]
-    )
+    assert set(plain) == {"format", "resamples", "seed", "level", "pictures", "groups", "exact_labels", "classes"} | {
+        *("questions", "figures", "operating_point", "per_class", "confusion_matrix", "curves", "reliability")
+    }
     assert sorted(plain["operating_point"]) == sorted(
         ["name", "threshold", "target", "alerts", "sensitivity", "specificity", "ppv", "npv", "chosen_on"]
     )

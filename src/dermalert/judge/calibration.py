@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
 
 from dermalert.errors import DataError
 from dermalert.judge.metrics import BINS, bin_of
@@ -64,6 +62,9 @@ class Temperature:
         Warns:
             TemperatureAtBound: the data ask for a temperature beyond the limits.
         """
+        # Here and not above: scoring applies temperatures and must not wait for scipy to load.
+        from scipy.optimize import minimize_scalar
+
         checked = _checked(logits)
         if truth.shape != checked.shape or not len(checked) or not truth.any(axis=1).all():
             raise DataError(
@@ -87,8 +88,8 @@ class Temperature:
         """
         if not 0 < self.value < math.inf:
             raise DataError(f"A temperature is a positive number; got {self.value}.")
-        probabilities: NDArray[np.float64] = softmax(_checked(logits) / self.value, axis=1)
-        return probabilities
+        scaled = _checked(logits) / self.value
+        return np.exp(scaled - _log_sum(scaled))
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,14 @@ def reliability_bins(
 
 def _loss(log_temperature: float, logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     scaled = logits / math.exp(log_temperature)
-    return float((logsumexp(scaled, axis=1) - logsumexp(np.where(truth, scaled, -np.inf), axis=1)).mean())
+    return float((_log_sum(scaled) - _log_sum(np.where(truth, scaled, -np.inf))).mean())
+
+
+def _log_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ln of each row's sum of exponentials, float64 (N, 1), without overflow."""
+    highest = values.max(axis=1, keepdims=True, initial=-np.inf)
+    log_sum: NDArray[np.float64] = highest + np.log(np.exp(values - highest).sum(axis=1, keepdims=True))
+    return log_sum
 
 
 def _checked(logits: NDArray[Any]) -> NDArray[np.float64]:

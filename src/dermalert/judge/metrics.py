@@ -16,6 +16,7 @@ score and calibration error look at exact labels only. Ties for the most probabl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,9 +206,7 @@ def weighted_confusion(scores: Scores, weights: Weights = None) -> Floats:
     """Sums of weights, float64 (..., C, C), rows the truth, columns the prediction; exact labels only."""
     classes, exact = len(scores.classes), _exact(scores)
     cell = scores.truth[exact].argmax(axis=1) * classes + predicted(scores)[exact]
-    members = np.zeros((len(cell), classes * classes))
-    members[np.arange(len(cell)), cell] = 1
-    sums = weights_of(weights, len(scores))[..., exact] @ members
+    sums = _sums_by(cell, classes * classes, weights_of(weights, len(scores))[..., exact])
     return sums.reshape(*sums.shape[:-1], classes, classes)
 
 
@@ -277,11 +276,9 @@ def calibration_error(
         probability: float64 (N,) in [0, 1].
         happened: bool (N,).
     """
-    members = np.zeros((len(probability), bins))
-    members[np.arange(len(probability)), bin_of(probability, bins)] = 1
-    gap = (probability - happened)[:, None] * members
     total = weights_of(weights, len(probability))
-    return _ratio(np.abs(total @ gap).sum(axis=-1), total.sum(axis=-1))
+    gaps = _sums_by(bin_of(probability, bins), bins, total * (probability - happened))
+    return _ratio(np.abs(gaps).sum(axis=-1), total.sum(axis=-1))
 
 
 def bin_of(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
@@ -321,6 +318,14 @@ def _counts(called: NDArray[np.bool_], positive: NDArray[np.bool_], weights: Wei
     outcomes = np.stack([called & positive, called & ~positive, ~called & ~positive, ~called & positive], axis=1)
     sums = weights_of(weights, len(positive)) @ outcomes.astype(np.float64)
     return Counts(sums[..., 0], sums[..., 1], sums[..., 2], sums[..., 3])
+
+
+def _sums_by(cell: NDArray[np.intp], cells: int, amounts: Floats) -> Floats:
+    """Amounts (..., N) summed by each picture's cell: float64 (..., cells)."""
+    rows = amounts.reshape(math.prod(amounts.shape[:-1]), len(cell))
+    shifted = cell + cells * np.arange(len(rows))[:, None]
+    sums: Floats = np.bincount(shifted.ravel(), rows.ravel(), minlength=cells * len(rows)).astype(np.float64)
+    return sums.reshape(*amounts.shape[:-1], cells)
 
 
 def _mean(values: Floats, weights: Weights) -> Floats:
