@@ -208,15 +208,19 @@ def _short(value: float, as_percent: bool) -> str:
     return percent(value).removesuffix("\N{NO-BREAK SPACE}%") if as_percent else decimal(value)
 
 
-def _tiles(head: Evaluation) -> list[tuple[str, _Measure]]:
+def _tile(name: str, interval: Interval, meaning: str, *, as_percent: bool = True) -> tuple[str, _Measure, str]:
+    return name, _measure(interval, as_percent=as_percent), meaning
+
+
+def _tiles(head: Evaluation) -> list[tuple[str, _Measure, str]]:
     tiles = []
     if head.operating_point:
         at = head.operating_point
-        tiles.append(("Sensitivity: melanomas it says to refer", _measure(at.sensitivity, as_percent=True)))
-        tiles.append(("Specificity: others with no alert", _measure(at.specificity, as_percent=True)))
-    tiles.append(("Melanoma AUC (0.5 is guessing)", _measure(head.figures["melanoma_auc"], as_percent=False)))
-    balanced = _measure(head.figures["balanced_accuracy"], as_percent=True)
-    tiles.append((f"Balanced accuracy, {len(head.classes)} diagnoses", balanced))
+        tiles.append(_tile("Sensitivity", at.sensitivity, "of melanomas, it says “refer”"))
+        tiles.append(_tile("Specificity", at.specificity, "of other lesions, no alert"))
+    tiles.append(_tile("Melanoma AUC", head.figures["melanoma_auc"], "0.5 is guessing, 1 perfect", as_percent=False))
+    among = f"mean over {len(head.classes)} diagnoses"
+    tiles.append(_tile("Balanced accuracy", head.figures["balanced_accuracy"], among))
     return tiles
 
 
@@ -238,8 +242,8 @@ def _warnings(head: Evaluation) -> list[str]:
         )
     if positives < 30:
         found.append(
-            f"There are only {positives} pictures of melanomas here: each one moves the sensitivity by "
-            f"{percent(1 / positives, 1)}."
+            f"There are only {positives} pictures of melanomas here: one more or less found moves the sensitivity by "
+            f"{100 / positives:.0f} percentage points."
             if positives
             else "There is no melanoma here: nothing can be said of how many the model finds."
         )
@@ -262,7 +266,7 @@ def _operating_rows(evaluations: Mapping[str, Evaluation]) -> list[_Row]:
         _Row("Melanomas: refer", "found", [_of(o.referred, o.referred + o.missed) for o in outcomes]),
         _Row("Melanomas: no alert", "missed", [_of(o.missed, o.referred + o.missed) for o in outcomes]),
         _Row("Others: refer", "false alarms", [_of(o.alarms, o.alarms + o.quiet) for o in outcomes]),
-        _Row("Others: no alert", "", [_of(o.quiet, o.alarms + o.quiet) for o in outcomes]),
+        _Row("Others: no alert", "rightly left alone", [_of(o.quiet, o.alarms + o.quiet) for o in outcomes]),
     ]
     for key, name, meaning in _OPERATING:
         rows.append(_Row(name, meaning, [_measure(getattr(at, key), as_percent=True) for _, at in points]))
@@ -327,7 +331,7 @@ def _charts(evaluations: Mapping[str, Evaluation]) -> dict[str, list[_Chart]]:
                 page.roc(roc, question=question, operating=_operating_dot(evaluations, question)),
                 f"ROC, {question}.",
                 "Up and to the left is better; on the dotted diagonal is guessing. "
-                + ("The ring marks the alert's threshold, on the last set." if question == "melanoma" else ""),
+                + ("The round mark is the alert at its threshold, on the last set." if question == "melanoma" else ""),
                 _legend(evaluations, f"{question}_auc", "AUC"),
             )
         )
@@ -402,33 +406,35 @@ def _gallery(mistakes: Sequence[Mistake], pixels_of: PixelsOf | None) -> list[pa
 def _shown(mistake: Mistake, pixels_of: PixelsOf | None) -> page.Picture:
     truth = " or ".join(mistake.truth)
     called = f"called {mistake.called} ({percent(mistake.probability)}); melanoma {percent(mistake.melanoma, 1)}"
-    note = f"{called}. {mistake.image_id}"
-    return _picture(
-        mistake.image_id, pixels_of, f"Dermoscopic picture labelled {truth}, {called}", truth, note, MISTAKE_EDGE
-    )
+    words = {"alt": f"Labelled {truth}, {called}", "caption": truth, "note": called, "name": mistake.image_id}
+    return _picture(mistake.image_id, pixels_of, words, edge=MISTAKE_EDGE)
 
 
 def _samples(data: DataSummary | None, pixels_of: PixelsOf | None) -> list[tuple[str, str, list[page.Picture]]]:
     if data is None or pixels_of is None:
         return []
+    return [(name, _pictures_in(data, name), _examples(name, ids, pixels_of)) for name, ids in data.samples.items()]
+
+
+def _pictures_in(data: DataSummary, name: str) -> str:
+    return f"{count(sum(data.counts.get(name, {}).values()))} pictures"
+
+
+def _examples(name: str, image_ids: Sequence[str], pixels_of: PixelsOf) -> list[page.Picture]:
     return [
-        (
-            name,
-            f"{count(sum(data.counts.get(name, {}).values()))} pictures",
-            [_picture(i, pixels_of, f"Example of {name}: {i}", "", "", SAMPLE_EDGE, square=True) for i in image_ids],
-        )
-        for name, image_ids in data.samples.items()
+        _picture(i, pixels_of, {"alt": f"Example of {name}: {i}"}, edge=SAMPLE_EDGE, square=True) for i in image_ids
     ]
 
 
 def _picture(
-    image_id: str, pixels_of: PixelsOf | None, alt: str, caption: str, note: str, edge: int, *, square: bool = False
+    image_id: str, pixels_of: PixelsOf | None, words: Mapping[str, str], *, edge: int, square: bool = False
 ) -> page.Picture:
     """The picture, or in its place a sentence on why it cannot be shown: a report is worth having without it."""
     try:
         if pixels_of is not None:
-            return page.picture(pixels_of(image_id), alt=alt, caption=caption, note=note, edge=edge, square=square)
-        why = "not loaded"
+            return page.picture(pixels_of(image_id), edge=edge, square=square, **words)
+        why = "no pictures were at hand"
     except RefusedFile as error:
         why = error.reason
-    return page.Picture("", f"Picture not shown: {why}", caption, note, edge, edge)
+    told = {"caption": "", "note": "", "name": "", **words, "alt": f"Picture not shown: {why}"}
+    return page.Picture(source="", width=edge, height=edge, **told)

@@ -155,7 +155,7 @@ def reliability(bins: Mapping[str, Sequence[ReliabilityBin]], *, question: str) 
     most = max((b.count for held in bins.values() for b in held), default=1)
     told = []
     for number, (name, held) in enumerate(bins.items()):
-        plot.line([b.promised for b in held], [b.happened for b in held], series(number), name)
+        plot.line([b.promised for b in held], [b.happened for b in held], f"faint {series(number)}", name)
         for b in held:
             tip = f"{name}: predicted {100 * b.promised:.0f}%, came true {100 * b.happened:.0f}% of {b.count} pictures"
             plot.dot(b.promised, b.happened, series(number), tip, 2.5 + 4.5 * math.sqrt(b.count / most))

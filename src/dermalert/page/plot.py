@@ -38,9 +38,9 @@ class Axis:
 class Plot:
     """A drawing area with axes; coordinates of data in, SVG out."""
 
-    left, right, top, bottom = 46.0, 10.0, 12.0, 42.0
+    left, right, top, bottom = 40.0, 12.0, 32.0, 42.0
 
-    def __init__(self, x: Axis, y: Axis, *, width: int = 380, height: int = 290) -> None:
+    def __init__(self, x: Axis, y: Axis, *, width: int = 380, height: int = 300) -> None:
         self.x, self.y, self.width, self.height = x, y, width, height
         self.parts: list[Markup] = []
         self._axes()
@@ -63,12 +63,7 @@ class Plot:
         (start, floor), (end, _) = self.at([self.x.low, self.x.high], [self.y.low, self.y.low])
         self.draw('<path class="axis" d="M{:.1f} {:.1f}H{:.1f}"/>', start, floor, end)
         self.write((start + end) / 2, self.height - 5, self.x.label, "middle", "label")
-        middle = (self.top + floor) / 2
-        self.draw(
-            '<text class="label" text-anchor="middle" transform="translate(11 {:.1f}) rotate(-90)">{}</text>',
-            middle,
-            self.y.label,
-        )
+        self.write(0, 13, self.y.label, "start", "label")  # level and above: read without turning the head
 
     def draw(self, shape: str, *values: object) -> None:
         self.parts.append(draw(shape, *values))

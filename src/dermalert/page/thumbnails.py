@@ -28,6 +28,7 @@ class Picture:
         alt: what it shows, for those who cannot see it.
         caption: shown below it; may be empty.
         note: a second, quieter line; may be empty.
+        name: of its file, shown last; may be empty.
         width, height: of the encoded picture, in pixels.
     """
 
@@ -35,6 +36,7 @@ class Picture:
     alt: str
     caption: str
     note: str
+    name: str
     width: int
     height: int
 
@@ -53,11 +55,18 @@ def thumbnail(pixels: NDArray[np.uint8], *, edge: int = 96) -> str:
 
 
 def picture(
-    pixels: NDArray[np.uint8], *, alt: str, caption: str = "", note: str = "", edge: int = 96, square: bool = False
+    pixels: NDArray[np.uint8],
+    *,
+    alt: str,
+    caption: str = "",
+    note: str = "",
+    name: str = "",
+    edge: int = 96,
+    square: bool = False,
 ) -> Picture:
     """`pixels` as a captioned thumbnail; `square` cuts out the middle, so that rows of pictures line up."""
     small = _shrunk(_middle(pixels) if square else pixels, edge)
-    return Picture(_encode(small), alt, caption, note, *small.size)
+    return Picture(_encode(small), alt, caption, note, name, *small.size)
 
 
 def _shrunk(pixels: NDArray[np.uint8], edge: int) -> Image.Image:
