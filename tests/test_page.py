@@ -147,6 +147,9 @@ def test_pixels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_a_share_short_of_all_is_never_shown_as_all() -> None:
     assert percent(0.997) == "99.7\N{NO-BREAK SPACE}%"
     assert percent(0.004) == "0.4\N{NO-BREAK SPACE}%"
+    assert decimal(0.998) == "0.998"
+    assert decimal(0.002) == "0.002"
+    assert decimal(1.0) == "1.00"
     assert percent(1.0) == "100\N{NO-BREAK SPACE}%"
     assert percent(float("nan")) == decimal(float("nan")) == "cannot be computed"
     assert count(12345) == "12\N{NARROW NO-BREAK SPACE}345"

@@ -171,6 +171,15 @@ def test_a_threshold_that_misses_its_target_is_named(tmp_path: Path) -> None:
     assert "was chosen to find at least 95" in read(_written(tmp_path, _scores(skill=0.0))).text
 
 
+def test_a_model_without_a_threshold_is_not_said_to_alert(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    evaluation = evaluate(_scores(), operating_point=None, resamples=60)
+    write_report(file, title="t", evaluations={"test": evaluation}, command="c", made=MADE)
+    reading = read(file.read_text(encoding="utf-8"))
+    assert "This model has no threshold for an alert" in reading.text
+    assert "What the alert does" not in [text for _, text in reading.headings]
+
+
 def test_a_picture_that_cannot_be_read_does_not_cost_the_report(tmp_path: Path) -> None:
     def refuse(image_id: str) -> NDArray[np.uint8]:
         raise BrokenPicture(image_id, "the file is cut off", "Copy it again")

@@ -6,12 +6,11 @@ Goes out: one self-contained HTML file. It computes no figure: every number stan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from markupsafe import Markup
@@ -20,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from dermalert import page
 from dermalert.errors import DataError, RefusedFile
 from dermalert.judge.evaluation import Evaluation
-from dermalert.judge.intervals import Interval
 from dermalert.judge.mistakes import Mistake, Mistakes
-from dermalert.page.page import count, decimal, percent
+from dermalert.judge.wording import class_rows, figure_rows, measure, operating_rows, tiles, warnings
+from dermalert.page.page import count, percent
 
 PixelsOf = Callable[[str], NDArray[np.uint8]]
 
@@ -75,53 +74,6 @@ class DataSummary:
     notes: Sequence[str] = ()
 
 
-# How a figure is told to someone who does not meet it every day: key, name, meaning, whether a percentage.
-_FIGURES = (
-    ("melanoma_auc", "Melanoma AUC", "how well melanomas rank above all else: 0.5 is guessing, 1 is perfect", False),
-    ("malignant_auc", "Malignant AUC", "the same for any of the malignant diagnoses", False),
-    ("melanoma_average_precision", "Melanoma average precision", "precision averaged over the melanomas found", False),
-    ("malignant_average_precision", "Malignant average precision", "the same for malignant", False),
-    (
-        "melanoma_sensitivity_at_90_specificity",
-        "Melanomas found at 90 % specificity",
-        "were one false alarm in ten other lesions accepted",
-        True,
-    ),
-    (
-        "malignant_sensitivity_at_90_specificity",
-        "Malignant found at 90 % specificity",
-        "the same for any of the malignant diagnoses",
-        True,
-    ),
-    ("balanced_accuracy", "Balanced accuracy", "mean of the classes' sensitivities: rare ones count as much", True),
-    ("accuracy", "Accuracy", "share of pictures called right; flatters a model that favours large classes", True),
-    ("macro_auc", "Mean class AUC", "ranking of each diagnosis against the rest, averaged", False),
-    ("log_loss", "Log loss", "punishes confident mistakes; 0 is perfect", False),
-    ("brier", "Brier score", "squared error of the probabilities; 0 is perfect", False),
-    ("ece", "Calibration error", "how far stated confidence and outcome part, on average", False),
-    ("melanoma_ece", "Melanoma calibration error", "the same for the melanoma probability", False),
-)
-_OPERATING = (
-    ("sensitivity", "Sensitivity", "share of the melanomas that it says to refer"),
-    ("specificity", "Specificity", "share of the other lesions that raise no alert"),
-    ("ppv", "Positive predictive value", "share of the “refer” that are melanomas, at this set's mix of lesions"),
-    ("npv", "Negative predictive value", "share of the “no alert” that are not melanomas, at this set's mix"),
-)
-_UNBOUNDED = {"log_loss", "brier"}
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """A figure ready for the macro `measure`."""
-
-    text: str
-    range: str = ""
-    low: float | None = None
-    at: float | None = None
-    high: float | None = None
-    why: str = ""
-
-
 def write_report(
     file: Path,
     *,
@@ -163,14 +115,15 @@ def write_report(
         command=command,
         made=made,
         evaluations=evaluations,
+        level=percent(evaluations[headline].level),
         headline=headline,
         head=evaluations[headline],
-        tiles=_tiles(evaluations[headline]),
-        warnings=_warnings(evaluations[headline]),
-        operating=_operating_rows(evaluations),
-        figures=_figure_rows(evaluations),
+        tiles=tiles(evaluations[headline]),
+        warnings=warnings(evaluations[headline]),
+        operating=operating_rows(evaluations),
+        figures=figure_rows(evaluations),
         charts=_charts(evaluations),
-        per_class=_class_rows(evaluations[headline]),
+        per_class=class_rows(evaluations[headline]),
         history=history,
         diagnosis=diagnosis,
         training=_training_charts(history, diagnosis),
@@ -188,124 +141,6 @@ def write_report(
         notes=notes,
     )
     page.write(file, html)
-
-
-def _measure(interval: Interval, *, as_percent: bool, bar: bool = True) -> _Measure:
-    if math.isnan(interval.value):
-        return _Measure("cannot be computed", why=interval.why or "")
-    text = percent(interval.value) if as_percent else decimal(interval.value)
-    if math.isnan(interval.low) or math.isnan(interval.high):
-        return _Measure(text, "no interval", why=interval.why or "")
-    span = f"{_short(interval.low, as_percent)} to {_short(interval.high, as_percent)}"
-    if as_percent:
-        span += "\N{NO-BREAK SPACE}%"
-    if not bar:
-        return _Measure(text, span)
-    return _Measure(text, span, interval.low, interval.value, interval.high)
-
-
-def _short(value: float, as_percent: bool) -> str:
-    return percent(value).removesuffix("\N{NO-BREAK SPACE}%") if as_percent else decimal(value)
-
-
-def _tile(name: str, interval: Interval, meaning: str, *, as_percent: bool = True) -> tuple[str, _Measure, str]:
-    return name, _measure(interval, as_percent=as_percent), meaning
-
-
-def _tiles(head: Evaluation) -> list[tuple[str, _Measure, str]]:
-    tiles = []
-    if head.operating_point:
-        at = head.operating_point
-        tiles.append(_tile("Sensitivity", at.sensitivity, "of melanomas, it says “refer”"))
-        tiles.append(_tile("Specificity", at.specificity, "of other lesions, no alert"))
-    tiles.append(_tile("Melanoma AUC", head.figures["melanoma_auc"], "0.5 is guessing, 1 perfect", as_percent=False))
-    among = f"mean over {len(head.classes)} diagnoses"
-    tiles.append(_tile("Balanced accuracy", head.figures["balanced_accuracy"], among))
-    return tiles
-
-
-def _warnings(head: Evaluation) -> list[str]:
-    """What the figures themselves forbid the reader to believe."""
-    found = []
-    auc, at = head.figures["melanoma_auc"], head.operating_point
-    positives, _ = head.questions["melanoma"]
-    if auc.low <= 0.5:
-        found.append(
-            f"The interval of the melanoma AUC begins at {decimal(auc.low)}: on these pictures the model cannot be "
-            "told from guessing."
-        )
-    if at and at.sensitivity.value < at.chosen.target:
-        asked, got = percent(at.chosen.target), percent(at.sensitivity.value)
-        surely = ", and even the upper end of the interval is lower" if at.sensitivity.high < at.chosen.target else ""
-        found.append(
-            f"The threshold was chosen to find at least {asked} of the melanomas; here it finds {got}{surely}."
-        )
-    if positives < 30:
-        found.append(
-            f"There are only {positives} pictures of melanomas here: one more or less found moves the sensitivity by "
-            f"{100 / positives:.0f} percentage points."
-            if positives
-            else "There is no melanoma here: nothing can be said of how many the model finds."
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    meaning: str
-    cells: Sequence[Any]
-
-
-def _operating_rows(evaluations: Mapping[str, Evaluation]) -> list[_Row]:
-    if any(evaluation.operating_point is None for evaluation in evaluations.values()):
-        return []
-    points = [(e, e.operating_point) for e in evaluations.values() if e.operating_point]
-    outcomes = [_outcomes(evaluation) for evaluation in evaluations.values()]
-    rows = [
-        _Row("Melanomas: refer", "found", [_of(o.referred, o.referred + o.missed) for o in outcomes]),
-        _Row("Melanomas: no alert", "missed", [_of(o.missed, o.referred + o.missed) for o in outcomes]),
-        _Row("Others: refer", "false alarms", [_of(o.alarms, o.alarms + o.quiet) for o in outcomes]),
-        _Row("Others: no alert", "rightly left alone", [_of(o.quiet, o.alarms + o.quiet) for o in outcomes]),
-    ]
-    for key, name, meaning in _OPERATING:
-        rows.append(_Row(name, meaning, [_measure(getattr(at, key), as_percent=True) for _, at in points]))
-    return rows
-
-
-@dataclass(frozen=True)
-class _Outcomes:
-    referred: int
-    missed: int
-    alarms: int
-    quiet: int
-
-
-def _outcomes(evaluation: Evaluation) -> _Outcomes:
-    """Counts again from the figures: pictures are whole, so rounding gives back exactly what was divided."""
-    at = evaluation.operating_point
-    positives, negatives = evaluation.questions["melanoma"]
-    referred = round(at.sensitivity.value * positives) if at and positives else 0
-    alarms = at.alerts - referred if at else 0
-    return _Outcomes(referred, positives - referred, alarms, negatives - alarms)
-
-
-def _of(part: int, whole: int) -> _Measure:
-    return _Measure(count(part), f"of {count(whole)}")
-
-
-def _figure_rows(evaluations: Mapping[str, Evaluation]) -> list[_Row]:
-    return [
-        _Row(
-            name,
-            meaning,
-            [
-                _measure(evaluation.figures[key], as_percent=as_percent, bar=key not in _UNBOUNDED)
-                for evaluation in evaluations.values()
-            ],
-        )
-        for key, name, meaning, as_percent in _FIGURES
-    ]
 
 
 @dataclass(frozen=True)
@@ -364,22 +199,10 @@ def _operating_dot(evaluations: Mapping[str, Evaluation], question: str) -> tupl
 def _legend(evaluations: Mapping[str, Evaluation], key: str, what: str) -> list[page.Legend]:
     lines = []
     for number, (name, evaluation) in enumerate(evaluations.items(), start=1):
-        measure = _measure(evaluation.figures[key], as_percent=False)
-        span = f" ({measure.range})" if measure.range else ""
-        lines.append(page.Legend(number, f"{name}: {what} {measure.text}{span}"))
+        figure = measure(evaluation.figures[key], as_percent=False)
+        span = f" ({figure.range})" if figure.range else ""
+        lines.append(page.Legend(number, f"{name}: {what} {figure.text}{span}"))
     return lines
-
-
-def _class_rows(head: Evaluation) -> list[_Row]:
-    keys = ("sensitivity", "specificity", "precision", "f1", "auc")
-    return [
-        _Row(
-            row.name,
-            f"{count(row.pictures)} pictures of {count(row.groups)} lesions",
-            [_measure(getattr(row, key), as_percent=key not in ("f1", "auc")) for key in keys],
-        )
-        for row in head.per_class
-    ]
 
 
 def _training_charts(history: History | None, diagnosis: Diagnosis | None) -> list[_Chart]:

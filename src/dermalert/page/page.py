@@ -77,8 +77,12 @@ def percent(fraction: float, digits: int = 0) -> str:
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """`0.8567` as `0.86`."""
-    return "cannot be computed" if math.isnan(value) else f"{value:.{digits}f}"
+    """`0.8567` as `0.86`, and `0.998` as `0.998`: what falls short of 1 is not shown as 1, nor what is above 0 as 0."""
+    if math.isnan(value):
+        return "cannot be computed"
+    text = f"{value:.{digits}f}"
+    rounded_away = (value < 1 <= float(text)) or (float(text) <= 0 < value)
+    return decimal(value, digits + 1) if rounded_away and digits < 4 else text
 
 
 def count(number: int) -> str:
