@@ -26,7 +26,9 @@ class Reading(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self._first_child(tag)
-        if tag not in _VOID or (tag in {"path", "circle", "rect"} and not self.get_starttag_text().endswith("/>")):
+        if tag not in _VOID or (
+            tag in {"path", "circle", "rect"} and not (self.get_starttag_text() or "").endswith("/>")
+        ):
             self._open.append(tag)
         if tag == "img" and not given.get("alt"):
             self.problems.append("img without alt")
@@ -39,10 +41,10 @@ class Reading(HTMLParser):
                 self.problems.append(f"handler {name}")
             if name in _FETCHES and not (value or "").startswith(("#", "data:")):
                 self.problems.append(f"{name} leaves the page: {value}")
-        if (name := given.get("id")) is not None:
-            if name in self._ids:
-                self.problems.append(f"id {name} twice")
-            self._ids.add(name)
+        if (mark := given.get("id")) is not None:
+            if mark in self._ids:
+                self.problems.append(f"id {mark} twice")
+            self._ids.add(mark)
         if tag[0] == "h" and tag[1:].isdigit():
             if self.headings and int(tag[1]) > self.headings[-1][0] + 1:
                 self.problems.append(f"h{tag[1]} right after h{self.headings[-1][0]}")

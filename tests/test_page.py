@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -163,6 +164,52 @@ def test_a_confusion_matrix_is_a_table_that_can_be_read_aloud() -> None:
     assert reading.problems == []
     assert html.count('scope="row"') == 2
     assert "75\N{NO-BREAK SPACE}%" in html
+
+
+READ = [  # text on its ground: 4.5 to 1 at least (WCAG 2.2, 1.4.3)
+    *[(ink, ground) for ink in ("ink", "muted", "accent") for ground in ("ground", "paper", "accent-soft", "track")],
+    *[("ink", "warn-soft"), ("warn", "warn-soft"), ("band-ink", "band"), ("band-muted", "band")],
+]
+SEEN = [("s1", "paper"), ("s2", "paper"), ("s3", "paper"), ("s4", "paper")]  # lines: 3 to 1 (1.4.11)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_and_lines_stand_out_from_their_ground(theme: str) -> None:
+    colours = _palette()[theme]
+    for ink, ground in READ:
+        assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+    for line, ground in SEEN:
+        assert _contrast(colours[line], colours[ground]) >= 3, (line, ground)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("heat", ["heat", "heat-wrong"])
+def test_numbers_in_a_confusion_matrix_stand_out_from_the_fullest_cell(theme: str, heat: str) -> None:
+    colours = _palette()[theme]
+    share = 0.07 + float(colours["most"])
+    tint = [int(part) for part in colours[heat].split(",")]
+    mixed = [share * a + (1 - share) * b for a, b in zip(tint, _rgb(colours["paper"]), strict=True)]
+    assert _contrast(colours["ink"], "#" + "".join(f"{round(part):02x}" for part in mixed)) >= 4.5
+
+
+def _palette() -> dict[str, dict[str, str]]:
+    css = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
+    roots = [dict(re.findall(r"--([\w-]+): ([^;]+);", body)) for body in re.findall(r":root \{([^}]*)\}", css)]
+    return {"light": roots[0], "dark": roots[0] | roots[1]}
+
+
+def _rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _contrast(first: str, second: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [part / 255 for part in _rgb(colour)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
 
 
 def _opened(source: str) -> Image.Image:

@@ -43,7 +43,7 @@ class History(Protocol):
 
 
 class Diagnosis(Protocol):
-    """What the curves say in plain language; `best_epoch` counts from 1."""
+    """What the curves say in plain language; `best_epoch` counts from 1, None where there is none."""
 
     @property
     def verdict(self) -> str: ...
@@ -52,7 +52,7 @@ class Diagnosis(Protocol):
     @property
     def suggestions(self) -> Sequence[str]: ...
     @property
-    def best_epoch(self) -> int: ...
+    def best_epoch(self) -> int | None: ...
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,17 @@ class Picture:
         alt: what it shows, for those who cannot see it.
         caption: shown below it; may be empty.
         note: a second, quieter line; may be empty.
-        name: of its file, shown last; may be empty.
         width, height: of the encoded picture, in pixels.
+        name: of its file, shown last; may be empty.
     """
 
     source: str
     alt: str
     caption: str
     note: str
-    name: str
     width: int
     height: int
+    name: str = ""
 
 
 def thumbnail(pixels: NDArray[np.uint8], *, edge: int = 96) -> str:
@@ -66,7 +66,7 @@ def picture(
 ) -> Picture:
     """`pixels` as a captioned thumbnail; `square` cuts out the middle, so that rows of pictures line up."""
     small = _shrunk(_middle(pixels) if square else pixels, edge)
-    return Picture(_encode(small), alt, caption, note, name, *small.size)
+    return Picture(_encode(small), alt, caption, note, small.width, small.height, name)
 
 
 def _shrunk(pixels: NDArray[np.uint8], edge: int) -> Image.Image:
