@@ -33,11 +33,11 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     Diagnosis("basal cell carcinoma", True, ("bcc", "basalioma")),
     Diagnosis("dermatofibroma", False, ("df", "histiocytoma")),
     Diagnosis("melanoma", True, ("mel", "malignant melanoma", "melanoma in situ", "lentigo maligna")),
-    Diagnosis("nevus", False, ("nv", "nev", "nevi", "naevus", "naevi", "melanocytic nevus", "melanocytic naevus", "mole")),
+    Diagnosis("nevus", False, ("nv", "nev", "nevi", "naevus", "naevi", "melanocytic nevus", "melanocytic naevus")),
     Diagnosis("pigmented benign keratosis", False, ("pbk",)),
     Diagnosis("seborrheic keratosis", False, ("sk", "sek", "seborrhoeic keratosis", "seb k")),
     Diagnosis("squamous cell carcinoma", True, ("scc", "bowen disease", "bowens disease")),
-    Diagnosis("vascular lesion", False, ("vasc", "vascular", "vascular lesions", "hemangioma", "haemangioma", "angioma")),
+    Diagnosis("vascular lesion", False, ("vasc", "vascular", "vascular lesions", "hemangioma", "haemangioma")),
 )
 NAMES: tuple[str, ...] = tuple(diagnosis.name for diagnosis in DIAGNOSES)
 MELANOMA = "melanoma"
@@ -133,7 +133,5 @@ def label_of(text: str) -> Label:
     """
     label = _TABLE.get(_normal(text))
     if label is None:
-        raise DataError(
-            f"{text!r} is no diagnosis known here. Known: {', '.join(NAMES)}; coarse: {', '.join(COARSE)}."
-        )
+        raise DataError(f"{text!r} is no diagnosis known here. Known: {', '.join(NAMES)}; coarse: {', '.join(COARSE)}.")
     return label

@@ -198,4 +198,3 @@ def medians_by_class(report: AuditReport) -> dict[str, dict[str, float]]:
         word: dict(zip(STATISTICS, map(float, np.median(report.statistics[words == word], axis=0)), strict=True))
         for word in sorted(set(words.tolist()))
     }
-

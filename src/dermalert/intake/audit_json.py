@@ -17,12 +17,14 @@ from dermalert.intake.neighbours import NEAR_RADIUS
 from dermalert.intake.statistics import STATISTICS
 
 FORMAT_VERSION = 1
+QUARTILES = ("least", "lower_quartile", "median", "upper_quartile", "most")
 
 
 def as_json(report: AuditReport) -> dict[str, Any]:
     """`audit.json`, format 1."""
     manifest = report.manifest
     paths = manifest.column("path")
+    resolved = [manifest.column(name) for name in ("resolution", "given_label", "diagnosis", "reason")]
     return {
         "format": FORMAT_VERSION,
         "dermalert": dermalert.__version__,
@@ -51,9 +53,7 @@ def as_json(report: AuditReport) -> dict[str, Any]:
             "counts": _counted(manifest.column("resolution")),
             "rows": [
                 {"path": path, "action": action, "given": given, "diagnosis": diagnosis, "reason": reason}
-                for path, action, given, diagnosis, reason in zip(
-                    paths, *(manifest.column(c) for c in ("resolution", "given_label", "diagnosis", "reason")), strict=True
-                )
+                for path, action, given, diagnosis, reason in zip(paths, *resolved, strict=True)
                 if reason is not None
             ],
         },
@@ -95,6 +95,7 @@ def _against(report: AuditReport, paths: list[str]) -> dict[str, Any] | None:
     matches, theirs = report.duplicates.matches, report.against.column("path")
     labels, other_labels = report.manifest.column("given_label"), report.against.column("diagnosis")
     lesions = report.against.column("lesion_id")
+    pairs = zip(matches.first.tolist(), matches.second.tolist(), matches.distance.tolist(), strict=True)
     return {
         "source": report.against.column("source")[0],
         "pictures": len(report.against),
@@ -108,7 +109,7 @@ def _against(report: AuditReport, paths: list[str]) -> dict[str, Any] | None:
                 "their_label": other_labels[j],
                 "their_lesion": lesions[j],
             }
-            for i, j, bits in zip(matches.first.tolist(), matches.second.tolist(), matches.distance.tolist(), strict=True)
+            for i, j, bits in pairs
         ],
     }
 
@@ -116,6 +117,8 @@ def _against(report: AuditReport, paths: list[str]) -> dict[str, Any] | None:
 def _statistics(report: AuditReport) -> dict[str, Any]:
     quartiles = np.percentile(report.statistics, [0, 25, 50, 75, 100], axis=0)
     return {
-        name: dict(zip(("least", "lower_quartile", "median", "upper_quartile", "most"), map(float, column), strict=True))
+        name: dict(
+            zip(("least", "lower_quartile", "median", "upper_quartile", "most"), map(float, column), strict=True)
+        )
         for name, column in zip(STATISTICS, quartiles.T, strict=True)
     }

@@ -153,4 +153,3 @@ def in_order(work: Callable[[Given], Made], items: Iterable[Given], workers: int
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-

@@ -6,6 +6,7 @@ Goes out: a `Manifest`, which every later stage takes. It never holds pixels, so
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -94,6 +95,13 @@ class Manifest:
     def where(self, mask: Any) -> Manifest:
         """The rows where `mask` (bool, N) is true."""
         return replace(self, table=self.table.filter(pa.array(mask, pa.bool_())))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every picture's content hash, diagnosis and split, in row order: what a model learnt from."""
+        digest = hashlib.sha256()
+        for row in zip(*(self.column(name) for name in ("sha256", "diagnosis", "split")), strict=True):
+            digest.update(repr(row).encode())
+        return digest.hexdigest()
 
     def write(self, file: Path) -> None:
         """Writes Parquet, with the root and the format version in its metadata."""

@@ -77,11 +77,13 @@ def _resolve_picture(
     right = [row for row in rows if labels[row] == decided]
     kept = _keep_one_a_part(right or rows, manifest, labels, duplicates)
     kept = {row: _decided_row(resolution, decided, labels[row], why) for row, resolution in kept.items()}
-    return {row: kept.get(row) or Resolution(DROP, labels[row], why + " This copy has the other label.") for row in rows}
+    return {
+        row: kept.get(row) or Resolution(DROP, labels[row], why + " This copy has the other label.") for row in rows
+    }
 
 
 def _decided_row(resolution: Resolution, decided: Label, given: Label | None, why: str) -> Resolution:
-    if resolution.action == DROP:
+    if resolution.action == DROP or given is None:
         return resolution
     return Resolution(KEEP if given == decided else RELABEL, decided, why)
 

@@ -153,7 +153,9 @@ def _from_folders(root: Path) -> Listing:
     items = tuple(_item_from_folders(path) for path in paths)
     labelled = any(item.label for item in items)
     unknown = sorted({item.given_label for item in items if item.given_label and not item.label} if labelled else ())
-    notes = tuple(f"Folder {printable(word)!r} names no diagnosis; its pictures count as unlabelled." for word in unknown)
+    notes = tuple(
+        f"Folder {printable(word)!r} names no diagnosis; its pictures count as unlabelled." for word in unknown
+    )
     return Listing(root, root.resolve().name, "class folders" if labelled else "pictures", items, tuple(refused), notes)
 
 
@@ -279,8 +281,7 @@ def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
-            for line, row in enumerate(csv.DictReader(stream), start=2):
-                yield line, row
+            yield from enumerate(csv.DictReader(stream), start=2)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{printable(str(table))}: cannot be read to its end ({error}).") from None
 
@@ -342,4 +343,3 @@ def _is_one(value: str | None) -> bool:
         return float(value or "") == 1.0
     except ValueError:
         return False
-

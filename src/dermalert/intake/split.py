@@ -30,7 +30,7 @@ def split(manifest: Manifest, *, validation: float = 0.2, test: float = 0.2, see
     if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise DataError(f"validation={validation} and test={test} must be shares that leave something to train on.")
     given = np.array([word or "train" for word in manifest.column("given_split")], dtype=object)
-    groups, labelled = _groups(manifest), _labelled(manifest)
+    groups, labelled = group_numbers(manifest), _labelled(manifest)
     usable = labelled & (np.array(manifest.column("resolution"), dtype=object) != "drop")
     parts = given.copy()
     if "validation" in given:
@@ -51,7 +51,7 @@ def split(manifest: Manifest, *, validation: float = 0.2, test: float = 0.2, see
 def _check_parts(parts: NDArray[np.object_]) -> None:
     for part in ("train", "validation"):
         if not (parts == part).any():
-            raise DataError(f"No picture is left for {part}: the set has too few labelled pictures or groups to divide.")
+            raise DataError(f"No picture is left for {part}: too few labelled pictures or groups to divide.")
 
 
 def _keep_groups_whole(parts: NDArray[np.object_], groups: NDArray[np.int64]) -> None:
@@ -63,10 +63,10 @@ def _keep_groups_whole(parts: NDArray[np.object_], groups: NDArray[np.int64]) ->
 def clean_test(manifest: Manifest) -> NDArray[np.bool_]:
     """bool (N,): test pictures whose group is in no other part and whose label is not in dispute."""
     parts = np.array(manifest.column("split"), dtype=object)
-    groups = _groups(manifest)
+    groups = group_numbers(manifest)
     known = np.isin(groups, groups[(parts == "train") | (parts == "validation")])
     disputed = np.array(manifest.column("resolution"), dtype=object) == "drop"
-    return (parts == "test") & ~known & ~disputed
+    return np.asarray((parts == "test") & ~known & ~disputed, dtype=bool)
 
 
 def divide(
@@ -130,7 +130,7 @@ def _labelled(manifest: Manifest) -> NDArray[np.bool_]:
     return np.array([word is not None for word in manifest.column("diagnosis")], dtype=bool)
 
 
-def _groups(manifest: Manifest) -> NDArray[np.int64]:
+def group_numbers(manifest: Manifest) -> NDArray[np.int64]:
     """int64 (N,): pictures that no audit has grouped stand alone, below zero."""
     return np.array(
         [-1 - row if group is None else group for row, group in enumerate(manifest.column("group"))], dtype=np.int64

@@ -56,7 +56,7 @@ class Scores:
 
     def exact(self) -> tuple[Scores, NDArray[np.int64]]:
         """The pictures with an exact label, and the index of its class (int64, M)."""
-        kept = self.where(self.truth.sum(axis=1) == 1)
+        kept = self.where(np.asarray(self.truth.sum(axis=1) == 1))
         return kept, kept.truth.argmax(axis=1).astype(np.int64)
 
     def _binary(self, positive: frozenset[str]) -> Binary:

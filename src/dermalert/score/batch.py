@@ -6,7 +6,9 @@ Comes in: paths and a bundle. Goes out: a stream of `Finding`, one a path, whate
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -65,7 +67,11 @@ def pictures_at(paths: Iterable[Path]) -> Iterator[Path | RefusedFile]:
 
 
 def score(
-    pictures: Iterable[Path | RefusedFile], bundle: Bundle, *, workers: int | None = None, limits: Limits = DEFAULT_LIMITS
+    pictures: Iterable[Path | RefusedFile],
+    bundle: Bundle,
+    *,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Finding]:
     """One finding a picture, in order. A file that cannot be used gives an error finding and costs nothing else."""
     engine = Engine(bundle)
@@ -108,26 +114,43 @@ def _finding(path: str, bundle: Bundle, probabilities: np.ndarray) -> Finding:
     )
 
 
-def csv_header(classes: Iterable[str]) -> list[str]:
-    """The columns of the command-line contract."""
-    scores = [f"p_{name.replace(' ', '_')}" for name in classes]
-    return ["path", "status", "melanoma", "malignant", "alert", "diagnosis", *scores, "ood", "quality", "message"]
+COLUMNS_BEFORE = ("path", "status", "melanoma", "malignant", "alert", "diagnosis")
+COLUMNS_AFTER = ("ood", "quality", "message")
 
 
-def write_csv(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> dict[str, int]:
-    """Writes findings as they come; `ood` and `quality` stay empty until a bundle carries a gate.
+def row_of(finding: Finding, classes: tuple[str, ...]) -> dict[str, str | float | None]:
+    """The columns of the command-line contract, in order; `ood` and `quality` are None until a bundle has a gate."""
+    values = finding.probabilities or (None,) * len(classes)
+    scores = {f"p_{name.replace(' ', '_')}": value for name, value in zip(classes, values, strict=True)}
+    before = {name: getattr(finding, name) for name in COLUMNS_BEFORE}
+    return {**before, **scores, "ood": None, "quality": None, "message": finding.message}
+
+
+def write_csv(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> Counter[str]:
+    """Writes findings as they come, a row each.
 
     Returns:
         how many pictures there were of each status, and under "refer" how many alerts.
     """
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(csv_header(classes))
-    counts = {"scored": 0, "error": 0, "refer": 0}
+    nothing = row_of(Finding("", ""), classes)
+    writer = csv.DictWriter(stream, list(nothing), lineterminator="\n")
+    writer.writeheader()
+    return _written(findings, lambda finding: writer.writerow(_rounded(row_of(finding, classes))))
+
+
+def write_json(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> Counter[str]:
+    """As `write_csv`, a JSON object a line."""
+    return _written(findings, lambda f: stream.write(json.dumps(row_of(f, classes), ensure_ascii=False) + "\n"))
+
+
+def _written(findings: Iterable[Finding], write: Callable[[Finding], object]) -> Counter[str]:
+    counts: Counter[str] = Counter()
     for finding in findings:
+        write(finding)
         counts[finding.status] += 1
         counts["refer"] += finding.alert == "refer"
-        probabilities = [f"{value:.6f}" for value in finding.probabilities] or [""] * len(classes)
-        figures = ["" if value is None else f"{value:.6f}" for value in (finding.melanoma, finding.malignant)]
-        told = [finding.alert or "", finding.diagnosis or ""]
-        writer.writerow([finding.path, finding.status, *figures, *told, *probabilities, "", "", finding.message])
     return counts
+
+
+def _rounded(row: dict[str, str | float | None]) -> dict[str, str | None]:
+    return {name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()}

@@ -1,0 +1,252 @@
+"""The command line: parses, calls, prints. Everything it can do, the stages can do without it.
+
+Exit status: 0 done, 1 failed with one line on stderr, 2 wrong usage. Progress goes to stderr, results to stdout or
+to the named file. Heavy imports stand inside the commands, so that `--help` and `score` start at once.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dermalert import __version__
+from dermalert.errors import DermalertError, printable
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATA = click.Path(path_type=Path)
+OUT = click.Path(path_type=Path, file_okay=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: turns errors that a user can cause into one line and exit status 1."""
+    try:
+        commands.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("Stopped.")
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except DermalertError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    print(f"dermalert: {' '.join(printable(message.replace(chr(10), ' ')).split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dermalert")
+def commands() -> None:
+    """Audit dermoscopic pictures, train and honestly judge melanoma models, and alert.
+
+    Research software: it supports a clinician and decides nothing alone.
+
+    \b
+    The whole way:
+      dermalert audit pictures/ --out audit/
+      dermalert train pictures/ --recipe plain --out runs/plain
+      dermalert score new-pictures/ --bundle runs/plain/bundle --out alerts.csv
+    """
+
+
+def _columns(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not KEY=NAME, as in --column image=file_name")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _source_options(command: Command) -> Command:
+    """How to read a table that does not use the names we know."""
+    table = click.option("--table", type=DATA, help="The CSV that describes the pictures, if not found by itself.")
+    column = click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        callback=_columns,
+        metavar="KEY=NAME",
+        help="A column of your table: image, diagnosis, lesion_id, patient_id, age, sex, site or split = its name.",
+    )
+    workers = click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
+    return table(column(workers(command)))
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything by chance.")
+
+
+@commands.command()
+@click.argument("data", type=DATA)
+@click.option("--against", type=DATA, help="Another data set that may hold the same pictures or lesions.")
+@click.option("--out", type=OUT, required=True, help="Folder for audit.json, audit.html and manifest.parquet.")
+@_source_options
+@_seed
+@_as_json
+def audit(data: Path, against: Path | None, out: Path, as_json: bool, **options: Any) -> None:
+    """Find what is wrong with a data set before a model is trained on it.
+
+    DATA is a folder of class folders, a folder with a CSV table, or the table. Finds identical and nearly
+    identical pictures, contradictory labels, leaks between Train and Test, imbalance, and shifts.
+
+    \b
+    Example:
+      dermalert audit isic9/ --against ham10000/ --out audit/
+    """
+    from dermalert.stages.auditing import run_audit, summary
+
+    report = run_audit(data, out, against=against, command=_typed(), made=_now(), **options)
+    if as_json:
+        click.echo((out / "audit.json").read_text(encoding="utf-8"), nl=False)
+        return
+    for line in summary(report):
+        click.echo(printable(line))
+    click.echo(f"Read {printable(str(out / 'audit.html'))}")
+
+
+@commands.command()
+@click.argument("data", type=DATA)
+@click.option("--recipe", default="plain", show_default=True, help="The recipe's name.")
+@click.option("--out", "run", type=OUT, required=True, help="The run folder.")
+@click.option("--epochs", type=click.IntRange(1), help="At most so many, in place of the recipe's number.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--cache", type=OUT, help="Where decoded pictures are kept; default: decoded/ beside the run folder.")
+@click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
+@_source_options
+@_seed
+@_as_json
+def train(data: Path, recipe: str, run: Path, seed: int, as_json: bool, **options: Any) -> None:
+    """Split, train, evaluate, and write a bundle that can score.
+
+    DATA is as for `audit`, or a manifest.parquet that `audit` wrote. Lesions, patients and copies are never
+    parted by the split; epoch, temperature and alert threshold are chosen on validation pictures only.
+
+    \b
+    Example:
+      dermalert train isic9/ --recipe plain --out runs/plain
+      dermalert train isic9/ --recipe plain --out runs/plain --resume
+    """
+    from dataclasses import replace
+
+    from dermalert.learn.recipes import recipe_named
+    from dermalert.stages.telling import summary
+    from dermalert.stages.training import run_train
+
+    evaluations = run_train(
+        data, replace(recipe_named(recipe), seed=seed), run, command=_typed(), made=_now(), **options
+    )
+    _tell_figures(summary(evaluations), run, as_json)
+
+
+@commands.command()
+@click.argument("bundle", type=DATA)
+@click.argument("data", type=DATA)
+@click.option("--out", type=OUT, required=True, help="Folder for metrics.json, report.html and predictions.csv.")
+@click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
+@_source_options
+@_seed
+@_as_json
+def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Judge a bundle on labelled pictures that it was not trained on.
+
+    \b
+    Example:
+      dermalert evaluate runs/plain/bundle clinic-2/ --out clinic-2-report/
+    """
+    from dermalert.stages.judging import run_evaluate
+    from dermalert.stages.telling import summary
+
+    evaluations = run_evaluate(bundle, data, out, command=_typed(), made=_now(), **options)
+    _tell_figures(summary(evaluations), out, as_json)
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, type=DATA)
+@click.option("--bundle", type=DATA, required=True, help="The bundle/ folder of a training run.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The CSV file; default: stdout.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
+@_as_json
+def score(paths: tuple[Path, ...], bundle: Path, out: Path | None, workers: int | None, as_json: bool) -> None:
+    """Score pictures, folders or a manifest, and say which to refer.
+
+    One row a picture; `alert` is `refer` or `none` at the bundle's operating point. A file that cannot be used
+    gets a row that says why, and the others go on.
+
+    \b
+    Example:
+      dermalert score new-pictures/ --bundle runs/plain/bundle --out alerts.csv
+    """
+    from dermalert.stages.scoring import run_score
+
+    counts = run_score(paths, bundle, out, as_json=as_json, workers=workers)
+    told = f"{counts['scored']} scored, {counts['error']} could not be read, {counts['refer']} to refer"
+    click.echo(told + (f"; see {printable(str(out))}" if out else ""), err=True)
+
+
+@commands.command()
+@click.argument("out", type=OUT)
+@click.option("--per-class", type=click.IntRange(1), default=20, show_default=True, help="Training pictures a class.")
+@_seed
+def draw(out: Path, per_class: int, seed: int) -> None:
+    """Draw a data set of cartoon lesions, faults included, to try things on.
+
+    \b
+    Example:
+      dermalert draw drawn/ --per-class 40
+    """
+    from dermalert.drawn import draw_class_folders
+
+    drawn = draw_class_folders(out, per_class=per_class, seed=seed)
+    click.echo(f"Drew {drawn.pictures} pictures in {printable(str(out))}")
+
+
+@commands.command()
+@click.option("--out", type=OUT, default=Path("demo-out"), show_default=True, help="Where everything is written.")
+@_seed
+def demo(out: Path, seed: int) -> None:
+    """The whole way on pictures it draws itself: audit, train, evaluate, score.
+
+    \b
+    Example:
+      dermalert demo --out demo-out
+    """
+    from dermalert.demo import run_demo
+
+    for line in run_demo(out, seed=seed, made=_now()):
+        click.echo(line)
+
+
+def _tell_figures(lines: list[str], out: Path, as_json: bool) -> None:
+    if as_json:
+        content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        click.echo(json.dumps(content, indent=1))
+        return
+    for line in lines:
+        click.echo(line)
+    click.echo(f"Read {printable(str(out / 'report.html'))}")
+
+
+def _typed() -> str:
+    return "dermalert " + shlex.join(sys.argv[1:])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""From a model and labelled pictures to evaluations, `predictions.csv`, `metrics.json` and a report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermalert.bundle.format import Bundle
+from dermalert.errors import DataError, RefusedFile
+from dermalert.intake.audit import audit
+from dermalert.intake.decode import load
+from dermalert.intake.index import in_order
+from dermalert.intake.manifest import Manifest
+from dermalert.intake.showing import pixels_by_id
+from dermalert.intake.sources import list_data
+from dermalert.intake.split import clean_test, group_numbers
+from dermalert.judge.evaluation import Evaluation, evaluate
+from dermalert.judge.mistakes import worst
+from dermalert.judge.report import DataSummary, write_report
+from dermalert.judge.scores import Scores, truth_of
+from dermalert.score.engine import Engine
+from dermalert.stages.auditing import examine
+from dermalert.taxonomy import Label, label_of
+
+BATCH = 32
+
+
+def labelled_manifest(
+    data: Path, *, table: Path | None = None, columns: Mapping[str, str] | None = None, workers: int | None = None
+) -> tuple[Manifest, tuple[RefusedFile, ...]]:
+    """The audited manifest of `data`, or the one that `data` is (*.parquet), and the files refused."""
+    if data.suffix.lower() == ".parquet":
+        return Manifest.read(data), ()
+    listing = list_data(data, table=table, columns=columns)
+    report = audit(examine(listing, workers=workers), kind=listing.kind)
+    return report.manifest, report.refused
+
+
+def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = None) -> tuple[Manifest, NDArray[Any]]:
+    """The pictures that could be decoded and their logits, float32 (M, C), in row order."""
+    size = engine.bundle.size
+
+    def pixels(path: Path) -> NDArray[np.uint8] | None:
+        try:
+            return load(path, size=size).pixels
+        except RefusedFile as refusal:
+            tqdm.write(str(refusal))
+            return None
+
+    stream = tqdm(in_order(pixels, manifest.paths(), workers), total=len(manifest), desc="score", unit="picture")
+    logits, usable, batch = [], [], []
+    for picture in stream:
+        usable.append(picture is not None)
+        batch += [] if picture is None else [picture]
+        if len(batch) == BATCH:
+            logits.append(engine.logits(np.stack(batch)))
+            batch = []
+    if batch:
+        logits.append(engine.logits(np.stack(batch)))
+    if not logits:
+        raise DataError(f"{manifest.root}: none of its pictures can be read any more.")
+    return manifest.where(usable), np.concatenate(logits)
+
+
+def scores_of(manifest: Manifest, labels: Sequence[Label], bundle: Bundle, logits: NDArray[Any]) -> Scores:
+    """The scores of pictures whose labels are given beside them."""
+    return Scores(
+        tuple(manifest.column("image_id")),
+        bundle.classes,
+        bundle.temperature.apply(logits),
+        truth_of(list(labels), bundle.classes),
+        group_numbers(manifest),
+    )
+
+
+def as_given(manifest: Manifest) -> list[Label]:
+    """The labels that the data's owner gave, whatever the audit proposes."""
+    return [label_of(given) for given in manifest.column("given_label")]
+
+
+def as_resolved(manifest: Manifest) -> list[Label]:
+    """The labels after the audit's resolutions."""
+    return [label_of(word) for word in manifest.column("diagnosis")]
+
+
+def test_views(manifest: Manifest, bundle: Bundle, logits: NDArray[Any]) -> dict[str, Scores]:
+    """The test part as its owner gives it, and what is left of it that training does not know."""
+    is_test = np.array([part == "test" for part in manifest.column("split")], dtype=bool)
+    clean = clean_test(manifest)
+    views = {}
+    if is_test.any():
+        raw = manifest.where(is_test)
+        views["test, raw"] = scores_of(raw, as_given(raw), bundle, logits[is_test])
+    if clean.any():
+        kept = manifest.where(clean)
+        views["test, clean"] = scores_of(kept, as_resolved(kept), bundle, logits[clean])
+    return views
+
+
+def write_predictions(file: Path, manifest: Manifest, bundle: Bundle, logits: NDArray[Any]) -> None:
+    """One row a picture: what was said of it, where it stood, and its calibrated probabilities."""
+    probabilities = bundle.temperature.apply(logits)
+    columns = ("image_id", "given_label", "diagnosis", "split", "group", "resolution")
+    kept = [manifest.column(name) for name in columns]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*columns, *(f"p_{name.replace(' ', '_')}" for name in bundle.classes)])
+        for told, row in zip(zip(*kept, strict=True), probabilities, strict=True):
+            writer.writerow(["" if value is None else value for value in told] + [f"{p:.6f}" for p in row])
+
+
+def write_metrics(file: Path, evaluations: Mapping[str, Evaluation], **facts: Any) -> None:
+    """`metrics.json`: each evaluation by the name of its set, and what else is told."""
+    content = {**facts, "evaluations": {name: evaluation.to_json() for name, evaluation in evaluations.items()}}
+    file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def data_summary(manifest: Manifest, refused: Iterable[RefusedFile], *, shown: int = 8) -> DataSummary:
+    """Class counts by split, and the first pictures of each class by a fixed shuffle."""
+    words = [word or "unlabelled" for word in manifest.column("diagnosis")]
+    parts = [part or "left out" for part in manifest.column("split")]
+    order = [part for part in ("train", "validation", "test", "left out") if part in parts]
+    counted = Counter(zip(words, parts, strict=True))
+    ids = np.array(manifest.column("image_id"), dtype=object)
+    shuffled = np.random.default_rng(0).permutation(len(ids))
+    names = np.array(words, dtype=object)[shuffled]
+    return DataSummary(
+        name=manifest.column("source")[0],
+        counts={word: {part: counted[word, part] for part in order} for word in sorted(set(words))},
+        samples={word: tuple(ids[shuffled][names == word][:shown]) for word in sorted(set(words))},
+        refused=tuple(refused),
+    )
+
+
+def run_evaluate(
+    bundle_folder: Path,
+    data: Path,
+    out: Path,
+    *,
+    table: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    workers: int | None = None,
+    command: str,
+    made: datetime,
+) -> dict[str, Evaluation]:
+    """Scores labelled data with a bundle and reports: raw as the owner labels it, clean as the audit would.
+
+    Raises:
+        DataError: nothing there is labelled.
+    """
+    bundle = Bundle.load(bundle_folder)
+    manifest, refused = labelled_manifest(data, table=table, columns=columns, workers=workers)
+    labelled = manifest.where([word is not None for word in manifest.column("diagnosis")])
+    if not len(labelled):
+        raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
+    labelled, logits = score_labelled(Engine(bundle), labelled, workers=workers)
+    views = {"as given": scores_of(labelled, as_given(labelled), bundle, logits)}
+    kept = np.array(labelled.column("resolution"), dtype=object) != "drop"
+    if kept.any() and not kept.all():
+        clean = labelled.where(kept)
+        views["without doubtful pictures"] = scores_of(clean, as_resolved(clean), bundle, logits[kept])
+    evaluations = judged(views, bundle, resamples=resamples, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_predictions(out / "predictions.csv", labelled, bundle, logits)
+    write_metrics(out / "metrics.json", evaluations, bundle=bundle.name, data=labelled.column("source")[0])
+    last = list(views)[-1]
+    write_report(
+        out / "report.html",
+        title=f"{bundle.name} on {labelled.column('source')[0]}",
+        evaluations=evaluations,
+        data=data_summary(labelled, refused),
+        mistakes=worst(views[last], threshold=bundle.operating_point.threshold) if bundle.operating_point else None,
+        mistakes_on=last,
+        pixels_of=pixels_by_id(labelled),
+        command=command,
+        made=made,
+    )
+    return evaluations
+
+
+def judged(views: Mapping[str, Scores], bundle: Bundle, *, resamples: int, seed: int) -> dict[str, Evaluation]:
+    """An evaluation for each view, at the bundle's operating point."""
+    return {
+        name: evaluate(scores, operating_point=bundle.operating_point, resamples=resamples, seed=seed)
+        for name, scores in tqdm(views.items(), desc="intervals", unit="set")
+    }

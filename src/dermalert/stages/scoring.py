@@ -1,0 +1,60 @@
+"""`dermalert score`: pictures in, a CSV of findings out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from dermalert.bundle.format import Bundle
+from dermalert.errors import DataError, printable
+from dermalert.score.batch import Finding, pictures_at, score, write_csv, write_json
+
+
+def run_score(
+    paths: Sequence[Path], bundle_folder: Path, out: Path | None, *, as_json: bool = False, workers: int | None = None
+) -> dict[str, int]:
+    """Scores what lies at `paths` and writes the CSV (or a JSON object a line) to `out`, or to stdout.
+
+    Returns:
+        how many pictures were scored, were errors, and raised the alert.
+
+    Raises:
+        DataError: nothing there, or not one picture could be scored.
+        BundleError: the bundle cannot be used.
+    """
+    missing = [path for path in paths if not path.exists() and not path.is_symlink()]
+    if missing:
+        raise DataError(f"{printable(str(missing[0]))}: there is no such file or folder.")
+    bundle = Bundle.load(bundle_folder)
+    with _writer(out) as stream:
+        findings = tqdm(score(pictures_at(paths), bundle, workers=workers), desc="score", unit="picture")
+        write = write_json if as_json else write_csv
+        counts = write(_told(findings), bundle.classes, stream)
+    if not counts["scored"]:
+        raise DataError(f"Not one of {counts['error']} files could be scored; the CSV says why for each.")
+    return counts
+
+
+def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Passes findings on, and tells of errors as they come."""
+    for finding in findings:
+        if finding.status == "error":
+            tqdm.write(f"{printable(finding.path)}: {finding.message}", file=sys.stderr)
+        yield finding
+
+
+@contextmanager
+def _writer(out: Path | None) -> Iterator[TextIO]:
+    """The file, taking its name only when it is whole; stdout where none is named."""
+    if out is None:
+        yield sys.stdout
+        return
+    part = out.with_name(out.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as stream:
+        yield stream
+    part.replace(out)
