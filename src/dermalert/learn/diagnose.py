@@ -70,7 +70,7 @@ def diagnose(history: History) -> Diagnosis:
         return _diverged(train, validation, best)
     if len(history) < _FEWEST_EPOCHS:
         return _too_short(history, best)
-    assert best is not None
+    assert best is not None  # every loss is finite here
     jitter = _jitter(validation)
     smooth = _smoothed(validation)
     low = int(smooth.argmin())
@@ -79,7 +79,7 @@ def diagnose(history: History) -> Diagnosis:
         return _unstable(validation, jitter, best)
     train_fell = float(_smoothed(train)[low] - _smoothed(train)[-1]) > 0
     if rise > max(_RISE * smooth[low], 2 * jitter) and train_fell and low < len(smooth) - 1:
-        return _overfitting_by_rise(history, smooth, best)
+        return _overfitting_by_rise(history, best)
     learned = float(train[-1]) < _HARDLY_LEARNED * _start(history)
     slope, uncertainty = _fall_per_epoch(smooth, jitter)
     falls = slope > max(_STEEP * float(smooth[-1]), 2 * uncertainty) and low >= len(smooth) - 2
@@ -152,8 +152,8 @@ def _unstable(validation: Curve, jitter: float, best: int) -> Diagnosis:
     return Diagnosis(
         UNSTABLE,
         (
-            f"The validation loss swings by about {jitter:.2f} from one epoch to the next, around {np.median(validation):.2f}: "
-            "which epoch is best is mostly luck.",
+            f"The validation loss swings by about {jitter:.2f} from one epoch to the next, around "
+            f"{np.median(validation):.2f}: which epoch is best is mostly luck.",
         ),
         (
             "Lower the learning rate to a third.",
@@ -164,7 +164,7 @@ def _unstable(validation: Curve, jitter: float, best: int) -> Diagnosis:
     )
 
 
-def _overfitting_by_rise(history: History, smooth: Curve, best: int) -> Diagnosis:
+def _overfitting_by_rise(history: History, best: int) -> Diagnosis:
     last = history.epochs[-1]
     return Diagnosis(
         OVERFITTING,
@@ -184,8 +184,8 @@ def _overfitting_by_gap(history: History, best: int) -> Diagnosis:
     return Diagnosis(
         OVERFITTING,
         (
-            f"At the end the training loss is {last.train_loss:.2f} and the validation loss {last.validation_loss:.2f}: "
-            "the network does much better on pictures it learned from than on others.",
+            f"At the end the training loss is {last.train_loss:.2f} and the validation loss "
+            f"{last.validation_loss:.2f}: the network does much better on pictures it learned from than on others.",
             _accuracies(history),
         ),
         _AGAINST_OVERFITTING,
