@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 
 from dermalert import page
@@ -121,6 +125,24 @@ def test_curves_without_epochs_are_refused() -> None:
 def test_histograms_of_one_value_and_of_none_can_be_drawn() -> None:
     assert "median 3" in page.histograms({"Train": [3.0, 3.0]}, quantity="sharpness")
     assert "<svg" in page.histograms({"Train": [float("nan")]}, quantity="sharpness")
+
+
+@settings(deadline=None, max_examples=60)
+@given(arrays(np.float64, st.integers(0, 40), elements=st.floats(width=32)))
+def test_histograms_of_any_numbers_can_be_drawn(values: NDArray[np.float64]) -> None:
+    chart = page.histograms({"Train": values, "Test": values + 1e-9}, quantity="sharpness")
+    assert read(chart).problems == []
+    assert "nan" not in chart
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.floats(0, 1e30), st.floats(0, 1e30) | st.just(float("nan"))), min_size=1, max_size=60))
+def test_curves_of_any_losses_can_be_drawn(losses: list[tuple[float, float]]) -> None:
+    training, validation = zip(*losses, strict=True)
+    chart = page.curves(training, validation, quantity="loss", best_epoch=len(losses))
+    assert read(chart).problems == []
+    assert 'd="Mnan' not in chart
+    assert chart.count("<text") < 25
 
 
 def test_a_thumbnail_keeps_its_proportions_and_is_never_enlarged() -> None:

@@ -169,7 +169,9 @@ def histograms(values: Mapping[str, ArrayLike], *, quantity: str, bins: int = 30
     sets = {name: data[np.isfinite(data)] for name, data in sets.items()}
     together = np.concatenate(list(sets.values())) if sets else np.empty(0)
     low, high = (float(together.min()), float(together.max())) if together.size else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    if high - low <= 1e-6 * max(1.0, abs(low), abs(high)):  # all alike but for rounding: one bar, not thirty
+        low, high = low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high))
+    edges = np.linspace(low, high, bins + 1)
     shares = {name: np.histogram(data, edges)[0] / max(1, data.size) for name, data in sets.items()}
     top = max((float(share.max()) for share in shares.values()), default=1.0)
     x = axis_from(quantity, float(edges[0]), float(edges[-1]), tight=True)

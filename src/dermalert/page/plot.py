@@ -22,6 +22,8 @@ SERIES = 4  # the style sheet has this many line styles
 
 @dataclass(frozen=True)
 class Axis:
+    """One axis: from `low` to `high`, with a grid line at each tick; `percent` writes 0.2 as 20%."""
+
     label: str
     low: float
     high: float
@@ -114,11 +116,12 @@ def round_ticks(low: float, high: float, most: int) -> tuple[float, ...]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return tuple(round(i * step, 12) for i in range(first, last + 1))
+    return tuple(float(f"{i * step:.12g}") for i in range(first, last + 1))
 
 
 def axis_from(label: str, low: float, high: float, *, percent: bool = False, tight: bool = False) -> Axis:
-    high = high if high > low else low + 1
+    """An axis with round ticks that holds [low, high], and ends at a tick unless `tight`."""
+    high = high if high - low > 1e-9 else low + 1
     ticks = round_ticks(low, high, 6)
     if tight:
         return Axis(label, low, high, ticks, percent)
