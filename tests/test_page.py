@@ -178,6 +178,16 @@ def test_a_share_short_of_all_is_never_shown_as_all() -> None:
     assert count(12345) == "12\N{NARROW NO-BREAK SPACE}345"
 
 
+def test_groups_to_compare_are_framed_under_their_heading_and_name_what_is_left_out() -> None:
+    one = page.picture(np.zeros((4, 4, 3), np.uint8), alt="a lesion", caption="melanoma", name=HOSTILE)
+    groups = [{"heading": HOSTILE, "pictures": [one, one], "more": 3}]
+    html = _macro("{{ ui.groups(groups) }}", groups=groups)
+    assert read(html).problems == []
+    assert "<script" not in html
+    assert html.count("<img") == 2
+    assert "and 3 more" in html
+
+
 def test_a_confusion_matrix_is_a_table_that_can_be_read_aloud() -> None:
     html = _macro(
         "{{ ui.confusion('Test', ['melanoma', 'nevus'], [[3, 1], [0, 0]]) }}",
