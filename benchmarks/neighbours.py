@@ -2,6 +2,7 @@
 
 python benchmarks/neighbours.py [--data DIR]            ten thousand real hashes, one million drawn ones
 python benchmarks/neighbours.py --calibrate --data DIR  recall and precision by radius, where NEAR_RADIUS comes from
+python benchmarks/neighbours.py --same-lesion --data DIR  the same-lesion search: weights, precision, recall, time
 
 DIR holds isic9/, ham10000/ (with metadata.csv) and isic2017/. Pictures with one ISIC number in two of them are
 known copies; HAM10000's lesion_id says which pictures with other numbers show one lesion.
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from dermalert.intake import samelesion
 from dermalert.intake.decode import load
 from dermalert.intake.fingerprint import difference_hash, hashes_to_array
 from dermalert.intake.neighbours import NEAR_RADIUS, distances, groups_of, near_pairs
@@ -98,6 +100,39 @@ def calibrate(pictures: Known) -> None:
             f"{radius:6}  {recall['ham10000']:10.4f}  {recall['isic2017']:15.4f}  {same_lesion[: radius + 1].sum():11}"
             f"  {wrong:11}  {right / max(right + wrong, 1):9.4f}{mark}"
         )
+
+
+def same_lesion(pictures: Known) -> None:
+    """Fits the weights on HAM10000's lesions with even numbers and reports on the odd ones, against all lesions."""
+    from PIL import Image
+    from sklearn.linear_model import LogisticRegression
+
+    thumbnails = np.stack(
+        [
+            np.asarray(Image.fromarray(load(file).pixels).resize((samelesion.SIDE,) * 2, Image.Resampling.BOX))
+            for file in pictures.files
+        ]
+    )
+    start = time.perf_counter()
+    pairs = samelesion.candidates(thumbnails)
+    print(f"{len(pictures.files):,} pictures, {len(pairs.first):,} candidates: {time.perf_counter() - start:.0f} s")
+    _, lesion, count = np.unique(pictures.lesion, return_inverse=True, return_counts=True)
+    odd = np.array([int(_found(r"(\d+)$", name)) % 2 == 1 for name in pictures.lesion.tolist()])
+    true = lesion[pairs.first] == lesion[pairs.second]
+    fit = ~odd[pairs.first] & ~odd[pairs.second]
+    model = LogisticRegression(C=10, max_iter=2000).fit(pairs.features[fit], true[fit])
+    print(f"weights fitted on even lesions: {np.append(model.coef_, model.intercept_).round(2).tolist()}")
+    score = pairs.features @ np.array(samelesion.WEIGHTS[:3]) + samelesion.WEIGHTS[3]
+    for name, half in (("even", ~odd), ("odd", odd)):
+        touching = half[pairs.first] | half[pairs.second]
+        for least in (1.9, samelesion.SUSPECTED, 5.0):
+            told = touching & (score >= least)
+            seen = np.unique([pairs.first[told & true], pairs.second[told & true]])
+            partnered = half & (count[lesion] > 1)
+            print(
+                f"  {name} lesions, log-odds from {least}: {told.sum()} pairs, precision {true[told].mean():.3f}; of "
+                f"{partnered.sum()} pictures with a partner {np.isin(np.flatnonzero(partnered), seen).mean():.1%} found"
+            )
 
 
 def random_hashes(n: int, chance: np.random.Generator) -> Hashes:
@@ -210,12 +245,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with isic9, ham10000 and isic2017")
     parser.add_argument("--calibrate", action="store_true", help="only print recall and precision by radius")
     parser.add_argument("--drawn", type=int, default=1_000_000, help="how many hashes to draw (default: %(default)s)")
+    parser.add_argument("--same-lesion", action="store_true", help="only measure the search for one lesion's pictures")
     asked = parser.parse_args()
-    if asked.calibrate and asked.data is None:
-        parser.error("--calibrate needs --data")
+    if (asked.calibrate or asked.same_lesion) and asked.data is None:
+        parser.error("--calibrate and --same-lesion need --data")
     pictures = None if asked.data is None else known(asked.data)
     if pictures is not None and asked.calibrate:
         calibrate(pictures)
+        return
+    if pictures is not None and asked.same_lesion:
+        same_lesion(pictures.where(pictures.source == "ham10000"))
         return
     if pictures is not None:
         search_real(pictures.where(pictures.source != "isic2017"))
