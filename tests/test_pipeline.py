@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dermalert.errors import DataError, NotAPicture
+from dermalert.intake import decode
 from dermalert.learn import pipeline
 from dermalert.learn.pipeline import DecodedCache, batches
 
@@ -44,13 +46,13 @@ def build(files: list[Path], folder: Path, **options: Any) -> DecodedCache:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really decoded, in any order."""
     seen: list[Path] = []
-    load: Callable[..., Any] = pipeline.decode.load
+    load: Callable[..., Any] = decode.load
 
     def noting(path: Path, **options: Any) -> Any:
         seen.append(path)
         return load(path, **options)
 
-    monkeypatch.setattr(pipeline.decode, "load", noting)
+    monkeypatch.setattr(decode, "load", noting)
     return seen
 
 
@@ -126,7 +128,7 @@ def test_an_interrupted_build_never_passes_as_complete(
             raise Death
 
         patch.setattr(pipeline, "_move_into_place", die)
-        patch.setattr(pipeline.shutil, "rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill cleans nothing up
         with pytest.raises(Death):
             build(files, tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.partial"))) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermalert.errors import RunError
+from dermalert.errors import MissingExtra, RunError
 from dermalert.learn import networks
 from dermalert.learn.backend import backend
 from dermalert.learn.recipes import PRECISIONS, Recipe, recipe_named
@@ -118,3 +119,10 @@ def test_an_unknown_network_or_an_open_precision_is_refused() -> None:
         networks.build(replace(SMALL, network="resnet"), 9)
     with pytest.raises(RunError, match="precision"):
         networks.build(recipe_named("plain"), 9)
+
+
+def test_without_the_training_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)
+    backend.cache_clear()
+    with pytest.raises(MissingExtra, match=r"dermalert\[train\]"):
+        backend()
