@@ -90,6 +90,7 @@ class _Shower:
         self._report = report
         self._paths = manifest.column("path")
         self._given = manifest.column("given_label")
+        self._parts = manifest.column("given_split")
         self._actions = manifest.column("resolution")
         self._pixels = pixels_by_id(manifest)
 
@@ -105,12 +106,13 @@ class _Shower:
 
     def rows(self, rows: Sequence[int]) -> list[_Shown]:
         """Test pictures, each beside what Train holds of its group."""
-        groups, parts = self._report.duplicates.lesion_group, self._report.manifest.column("given_split")
+        groups = self._report.duplicates.lesion_group
         shown = []
         for row in rows[:SHOWN_GROUPS]:
-            mates = [int(i) for i in np.flatnonzero(groups == groups[row]) if i != row and parts[i] != "test"]
+            mates = [int(i) for i in np.flatnonzero(groups == groups[row]) if i != row and self._parts[i] != "test"]
             pictures = [self.row(i) for i in (row, *mates[: IN_A_ROW - 1])]
-            shown.append(_Shown(self._paths[row], pictures, max(0, len(mates) - IN_A_ROW + 1)))
+            heading = f"{self._given[row] or 'no label'}: {1 + len(mates)} pictures of one lesion"
+            shown.append(_Shown(heading, pictures, max(0, len(mates) - IN_A_ROW + 1)))
         return shown
 
     def matches(self) -> list[_Shown]:
@@ -129,21 +131,25 @@ class _Shower:
 
         shown = []
         for i, j in sorted(pairs, key=agrees)[:SHOWN_GROUPS]:
-            other = _picture(pixels, paths[j], f"the other set: {words[j] or 'no label'}", paths[j])
+            other = _picture(pixels, paths[j], f"Other set: {words[j] or 'no label'}", "")
             heading = f"{self._given[i] or 'no label'} / {words[j] or 'no label'}"
             shown.append(_Shown(heading, [self.row(i), other], 0))
         return shown
 
     def row(self, row: int) -> page.Picture:
-        note = f"{self._paths[row]} · proposed: {self._actions[row]}"
-        return _picture(self._pixels, self._paths[row], self._given[row] or "no label", note)
+        part = (self._parts[row] or "").capitalize()
+        caption = self._given[row] or "no label"
+        note = f"proposed: {self._actions[row]}"
+        return _picture(self._pixels, self._paths[row], f"{part}: {caption}" if part else caption, note)
 
 
 def _picture(pixels: Callable[[str], NDArray[np.uint8]], image_id: str, caption: str, note: str) -> page.Picture:
     try:
-        return page.picture(pixels(image_id), alt=f"{caption}: {image_id}", caption=caption, note=note, edge=THUMBNAIL)
+        shown = pixels(image_id)
     except RefusedFile as error:
-        return page.Picture("", f"Picture not shown: {error.reason}", caption, note, THUMBNAIL, THUMBNAIL)
+        return page.Picture("", f"Picture not shown: {error.reason}", caption, note, THUMBNAIL, THUMBNAIL, image_id)
+    alt = f"Dermoscopic picture, {caption}"
+    return page.picture(shown, alt=alt, caption=caption, note=note, name=image_id, edge=THUMBNAIL)
 
 
 def _tiles(found: dict[str, Any]) -> list[tuple[str, str, str]]:

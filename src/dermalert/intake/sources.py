@@ -26,6 +26,10 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 
+# Folders of lesion masks, as HAM10000 and the ISIC segmentation sets name them: pictures of no skin, under the
+# same names as the photographs.
+MASK_FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations"})
+
 # Column names of HAM10000, of the ISIC 2017 to 2020 challenge tables and of the ISIC Archive's export.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "image": ("image_id", "image", "image_name", "isic_id", "filename", "file", "path"),
@@ -103,7 +107,7 @@ def walk(root: Path) -> Iterator[str | RefusedFile]:
     """Every picture file below `root`, as POSIX paths below it, depth first in sorted order.
 
     A name counts as a picture's by its extension; content is judged when it is decoded. Links to folders are
-    not followed, so a loop can't be entered.
+    not followed, so a loop can't be entered; hidden folders and `MASK_FOLDERS` are left out.
     """
     pending = [""]
     while pending:
@@ -120,7 +124,7 @@ def walk(root: Path) -> Iterator[str | RefusedFile]:
             if not _is_utf8(entry.name):
                 yield NotAPicture(root / path, "its name is not valid UTF-8", "Rename it.")
             elif entry.is_dir(follow_symlinks=False) and not is_picture_name:
-                if not entry.name.startswith("."):
+                if not entry.name.startswith(".") and entry.name.lower() not in MASK_FOLDERS:
                     below.append(path)
             elif is_picture_name and not entry.name.startswith("._"):
                 yield path
