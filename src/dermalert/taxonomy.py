@@ -100,7 +100,8 @@ def _all_or_none(flags: Iterable[bool]) -> bool | None:
 
 
 def _normal(text: str) -> str:
-    return " ".join(re.findall(r"[a-z0-9]+", text.lower().replace("'", "")))
+    """Lower-case words, in letters and digits of any script: "не melanoma" must not be read as "melanoma"."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower().replace("'", "")))
 
 
 def _table() -> dict[str, Label]:
