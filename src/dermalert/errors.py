@@ -92,10 +92,10 @@ class MissingExtra(DermalertError):
 
 
 def printable(text: str) -> str:
-    """`text` safe for one terminal line: control and undecodable characters become escapes."""
+    """`text` safe for one terminal line: control, line-breaking and undecodable characters become escapes."""
     return "".join(
         character
-        if unicodedata.category(character)[0] != "C"
+        if unicodedata.category(character)[0] != "C" and character not in "\u2028\u2029"
         else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
