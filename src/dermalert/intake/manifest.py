@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,7 @@ class Manifest:
     table: pa.Table
 
     def __post_init__(self) -> None:
-        if self.table.schema.names != SCHEMA.names:
-            unknown = sorted(set(self.table.schema.names) ^ set(SCHEMA.names))
-            raise DataError(f"Not a manifest of format {FORMAT_VERSION}: columns {', '.join(unknown)} differ.")
+        _check_names(self.table.schema)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -114,28 +113,27 @@ class Manifest:
         """Reads a manifest; `root` replaces the folder written in it, when the pictures have moved.
 
         Raises:
-            DataError: no such file, not Parquet, or not a manifest of a version we read.
+            DataError: no such file, not Parquet, not a manifest of a version we read, or other columns or types.
         """
-        try:
-            table = pq.read_table(file)
-        except FileNotFoundError:
-            raise DataError(f"{file}: there is no such manifest.") from None
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: not a readable Parquet file ({error}). Run `dermalert audit` again.") from None
-        about = _about(file, table.schema)
-        return cls(root or Path(about["root"]), pa.Table.from_batches(table.to_batches(), table.schema).cast(SCHEMA))
+        parquet, about = _open(file)
+        with parquet, _as_data_error(file):
+            return cls(root or Path(about["root"]), parquet.read().cast(SCHEMA))
 
 
 ROW_GROUP = 16_384
 
 
 class ManifestWriter:
-    """Writes a manifest row group by row group, so that its rows never stand in memory all at once."""
+    """Writes a manifest row group by row group, so that its rows never stand in memory all at once.
+
+    The file appears under its name when it is whole: one that broke off would read as a smaller data set.
+    """
 
     def __init__(self, file: Path, root: Path) -> None:
         about = json.dumps({"format": FORMAT_VERSION, "root": str(root)})
         self._schema = SCHEMA.with_metadata({"dermalert": about})
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._file, self._part = file, file.with_name(f"{file.name}.part")
+        self._writer = pq.ParquetWriter(self._part, self._schema, compression="zstd")
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch.cast(self._schema), row_group_size=ROW_GROUP)
@@ -143,20 +141,65 @@ class ManifestWriter:
     def __enter__(self) -> ManifestWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         self._writer.close()
+        if failure is None:
+            self._part.replace(self._file)
+        else:
+            self._part.unlink()
 
 
 def stream(file: Path, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The manifest's row groups one at a time, for sets too large to hold."""
-    yield from pq.ParquetFile(file).iter_batches(batch_size=ROW_GROUP, columns=columns)
+    """The manifest's row groups one at a time, for sets too large to hold.
+
+    Raises:
+        DataError: as `Manifest.read`, or a column that no manifest has; when the first row group is asked for.
+    """
+    if unknown := sorted(set(columns or ()) - set(SCHEMA.names)):
+        raise DataError(f"A manifest has no column {', '.join(unknown)}.")
+    parquet, _ = _open(file)
+    with parquet, _as_data_error(file):
+        wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+        for batch in parquet.iter_batches(batch_size=ROW_GROUP, columns=columns):
+            yield batch.select(wanted.names).cast(wanted)
+
+
+def _open(file: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
+    with _as_data_error(file):
+        parquet = pq.ParquetFile(file)
+    schema = parquet.schema_arrow
+    about = _about(file, schema)
+    _check_names(schema)
+    return parquet, about
+
+
+@contextmanager
+def _as_data_error(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{file}: there is no such manifest.") from None
+    # Arrow raises plain ValueError for a null where none may be.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{file}: not a readable manifest ({error}). Run `dermalert audit` again.") from None
+
+
+def _check_names(schema: pa.Schema) -> None:
+    if schema.names != SCHEMA.names:
+        unknown = sorted(set(schema.names) ^ set(SCHEMA.names))
+        differ = f"columns {', '.join(unknown)} differ" if unknown else "its columns stand in another order"
+        raise DataError(f"Not a manifest of format {FORMAT_VERSION}: {differ}.")
 
 
 def _about(file: Path, schema: pa.Schema) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(b"dermalert")
     if raw is None:
         raise DataError(f"{file}: a Parquet file, but not a Dermalert manifest. Make one with `dermalert audit`.")
-    about: dict[str, Any] = json.loads(raw)
-    if about.get("format") != FORMAT_VERSION:
-        raise DataError(f"{file}: manifest format {about.get('format')}; this Dermalert reads {FORMAT_VERSION}.")
+    with _as_data_error(file):
+        about = json.loads(raw)
+    if not isinstance(about, dict) or about.get("format") != FORMAT_VERSION:
+        found = about.get("format") if isinstance(about, dict) else None
+        raise DataError(f"{file}: manifest format {found}; this Dermalert reads {FORMAT_VERSION}.")
+    if not isinstance(about.get("root"), str):
+        raise DataError(f"{file}: its metadata names no root folder. Run `dermalert audit` again.")
     return about
