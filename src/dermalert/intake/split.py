@@ -81,9 +81,9 @@ def divide(
     Args:
         groups: int64 (N,).
         classes: int64 (N,), from 0.
-        shares: part -> share of each class; the shares are normalised.
+        shares: part -> share of each class; the shares are normalised. A part without a share gets nothing.
     """
-    names = list(shares)
+    names = [name for name in shares if shares[name] > 0]
     share = np.array([shares[name] for name in names]) / sum(shares.values())
     counts, row_group = _counts_by_group(groups, classes)
     wanting = share[:, None] * counts.sum(axis=0)[None, :]  # parts x classes
