@@ -154,7 +154,7 @@ def _from_folders(root: Path) -> Listing:
     paths, refused = _walked(root)
     if not paths and not refused:
         raise DataError(f"{printable(str(root))}: no pictures below it (looked for {', '.join(sorted(EXTENSIONS))}).")
-    items = tuple(_item_from_folders(path) for path in paths)
+    items = tuple(_item_from_folders(path) for path in sorted(paths))
     labelled = any(item.label for item in items)
     unknown = sorted({item.given_label for item in items if item.given_label and not item.label} if labelled else ())
     notes = tuple(
@@ -283,9 +283,12 @@ def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row with the line of the file that it ends on: rows may be empty or hold line breaks."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
-            yield from enumerate(csv.DictReader(stream), start=2)
+            reader = csv.DictReader(stream)
+            for row in reader:
+                yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{printable(str(table))}: cannot be read to its end ({error}).") from None
 
