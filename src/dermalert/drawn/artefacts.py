@@ -49,7 +49,8 @@ def _short(canvas: Canvas) -> float:
 
 
 def _anywhere(canvas: Canvas, rng: np.random.Generator, count: int) -> Points:
-    return rng.random((count, 2)) * np.array([canvas.camera.width, canvas.camera.height])
+    places: Points = rng.random((count, 2)) * np.array([canvas.camera.width, canvas.camera.height])
+    return places
 
 
 def _hair(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float32]  # fields of the picture, (H, W)
 Points = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
@@ -51,7 +51,9 @@ class Camera:
 
     def axes(self) -> tuple[Points, Points]:
         """Pixel centres from the picture's middle: float64 (W,), (H,)."""
-        return np.arange(self.width) - (self.width - 1) / 2, np.arange(self.height) - (self.height - 1) / 2
+        x: Points = np.arange(self.width, dtype=np.float64) - (self.width - 1) / 2
+        y: Points = np.arange(self.height, dtype=np.float64) - (self.height - 1) / 2
+        return x, y
 
     def plane(self) -> tuple[Floats, Floats]:
         """Where each pixel lies on the skin: two of float32 (H, W)."""
@@ -64,7 +66,8 @@ class Camera:
     def to_pixels(self, points: Points) -> Points:
         """Points of the plane (N, 2) as pixel coordinates x, y (N, 2)."""
         middle = np.array([(self.width - 1) / 2, (self.height - 1) / 2])
-        return (points - np.array(self.shift)) @ np.linalg.inv(self.matrix).T + middle
+        pixels: Points = (points - np.array(self.shift)) @ np.linalg.inv(self.matrix).T + middle
+        return pixels
 
 
 class Canvas:
@@ -133,4 +136,4 @@ class Canvas:
         for line, thick in zip(lines, widths, strict=True):
             path = [(float(x), float(y)) for x, y in 2 * line + 0.5]
             pen.line(path, fill=255, width=max(1, round(2 * thick)), joint="curve")
-        return np.asarray(page.reduce(2), dtype=np.float32) / 255
+        return np.asarray(page.reduce(2), dtype=np.float32) / np.float32(255)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalert.drawn.artefacts import USUAL, Artefacts, add_artefacts
-from dermalert.drawn.canvas import Camera, Canvas, Colour, Floats
+from dermalert.drawn.canvas import Camera, Canvas, Colour
 from dermalert.drawn.structures import STRUCTURES, Shape
 from dermalert.errors import DataError
 from dermalert.taxonomy import NAMES
@@ -91,7 +91,7 @@ LOOKS: dict[str, Look] = {
     "melanoma": Look(
         tints=((0.68, 0.50, 0.42), (0.42, 0.30, 0.28), (0.26, 0.20, 0.21)),
         size=(0.45, 0.95),
-        ragged=0.28,
+        ragged=0.2,
         skewed=0.6,
         soft=0.1,
         shows={"network": 0.5, "globules": 0.6, "streaks": 0.5, "veil": 0.8, "regression": 0.3},
@@ -109,7 +109,7 @@ LOOKS: dict[str, Look] = {
     "pigmented benign keratosis": Look(
         tints=((0.82, 0.72, 0.60), (0.74, 0.62, 0.48)),
         size=(0.45, 0.85),
-        ragged=0.2,
+        ragged=0.13,
         skewed=0.3,
         soft=0.05,
         shows={"ridges": 0.85, "globules": 0.15},
@@ -196,7 +196,7 @@ def draw_lesion(
     _light(canvas, shot)
     add_artefacts(canvas, shot, artefacts)
     noise = shot.integers(0, 256, size=canvas.rgb.shape[:2], dtype=np.uint8).astype(np.float32)
-    canvas.rgb += ((noise - 127.5) * np.float32(0.06 / 255))[..., None]
+    canvas.rgb += ((noise - 127.5) * np.float32(0.04 / 255))[..., None]
     pixels = (np.clip(canvas.rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
     if (camera.width, camera.height) == (width, height):
         return pixels
@@ -210,16 +210,19 @@ def _paint_skin(canvas: Canvas, rng: np.random.Generator) -> None:
     patches = canvas.waves(rng, scale=1.0) * np.float32(0.022) + canvas.waves(rng, scale=0.35) * np.float32(0.016)
     furrows = np.abs(canvas.waves(rng, scale=0.11, count=10)) * np.float32(0.018)
     canvas.rgb = tone.astype(np.float32) * (1 + patches - furrows)[..., None]
-    canvas.tint((1.02, 0.94, 0.93), np.clip(canvas.waves(rng, scale=0.7), 0, 1))
+    canvas.tint((1.01, 0.96, 0.95), np.clip(canvas.waves(rng, scale=0.7), 0, 1))
 
 
 def _paint_lesion(canvas: Canvas, diagnosis: str, rng: np.random.Generator) -> None:
     look = LOOKS[LOOKS[diagnosis].mimics if rng.random() < MIMICS_SHARE else diagnosis]
     shape = Shape.drawn(canvas, rng, size=look.size, ragged=look.ragged, skewed=look.skewed, soft=look.soft)
     tints = np.array(look.tints) * rng.normal(1, 0.05, size=(len(look.tints), 3)) * rng.normal(1, 0.06)
-    mottled = shape.depth + canvas.waves(rng, scale=0.4) * np.float32(0.06 + 0.3 * look.skewed)
+    mottling = canvas.waves(rng, scale=0.4) * np.float32(0.06 + 0.3 * look.skewed)
     for place, factors in enumerate(np.clip(tints, 0.1, 1.1)):
-        within = shape.mask * _step((mottled - place / len(tints)) * 6) if place else shape.mask
+        deeper = np.clip(
+            (shape.depth + mottling - np.float32(place / len(tints))) * np.float32(4) + np.float32(0.5), 0, 1
+        )
+        within = shape.mask * deeper if place else shape.mask
         before = tints[place - 1] if place else np.ones(3)
         red, green, blue = factors / before
         canvas.tint((red, green, blue), within)
@@ -235,7 +238,3 @@ def _light(canvas: Canvas, rng: np.random.Generator) -> None:
     fall = np.cos(angle) * x[None, :] / canvas.camera.width + np.sin(angle) * y[:, None] / canvas.camera.height
     balance = rng.normal(1, 0.025, size=3) * rng.uniform(0.88, 1.06)
     canvas.rgb *= (1 + slope * fall).astype(np.float32)[..., None] * balance.astype(np.float32)
-
-
-def _step(values: Floats) -> Floats:
-    return np.clip(values + np.float32(0.5), 0, 1)

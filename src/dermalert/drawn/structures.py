@@ -68,12 +68,13 @@ def _hexagons(canvas: Canvas, rng: np.random.Generator, pitch: float, warp: floa
     """A warped honeycomb: 1 on its lines, 0 in its holes."""
     turn = rng.uniform(0, np.pi)
     bend = canvas.waves(rng, scale=0.5) * np.float32(warp)
-    total = np.zeros_like(canvas.u)
+    total = np.zeros_like(canvas.u)  # the bends keep the sum of phases, or the holes would become the lines
     for third in range(3):
         angle = turn + third * np.pi / 3
         along = np.cos(angle) * canvas.u + np.sin(angle) * canvas.v
-        total += np.cos(np.float32(2 * np.pi / pitch) * along.astype(np.float32) + bend * (1, -1, 1)[third])
-    return np.clip((np.float32(0.6) - total) / np.float32(1.2), 0, 1)
+        total += np.cos(np.float32(2 * np.pi / pitch) * along.astype(np.float32) + bend * (1, 1, 0)[third])
+    lines: Floats = np.clip((np.float32(0.6) - total) / np.float32(1.2), 0, 1)
+    return lines
 
 
 def _network(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
@@ -83,8 +84,8 @@ def _network(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
 
 def _pseudonetwork(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
     holes = 1 - _hexagons(canvas, rng, rng.uniform(0.2, 0.28), 1.0)
-    canvas.blend((0.93, 0.80, 0.68), holes**2 * shape.mask * np.float32(0.6))
-    canvas.tint((0.98, 0.72, 0.70), (1 - holes) * shape.mask * np.float32(0.6))
+    canvas.blend((0.93, 0.80, 0.68), holes**2 * shape.mask * np.float32(0.4))
+    canvas.tint((0.98, 0.72, 0.70), (1 - holes) * shape.mask * np.float32(0.5))
 
 
 def _ridges(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
@@ -109,9 +110,9 @@ def _globules(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
 
 
 def _veil(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
-    patch = np.clip(canvas.waves(rng, scale=0.9) + np.float32(0.3), 0, 1)
+    patch = np.clip(canvas.waves(rng, scale=0.9) * np.float32(0.7) + np.float32(0.25), 0, 1)
     share = patch * np.clip(shape.depth * 3, 0, 1) * shape.mask
-    canvas.blend((0.42, 0.47, 0.60), share * np.float32(rng.uniform(0.6, 0.85)))
+    canvas.blend((0.45, 0.48, 0.58), share * np.float32(rng.uniform(0.5, 0.8)))
 
 
 def _regression(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> None:
