@@ -40,29 +40,40 @@ def resolve(manifest: Manifest, duplicates: Duplicates, against: Manifest | None
     return [resolutions[row] for row in range(len(manifest))]
 
 
-def _evidence(duplicates: Duplicates, against: Manifest | None) -> dict[int, tuple[Label, str]]:
-    """For each row of ours that the other set shows too: that set's label and whence it comes."""
+Evidence = tuple[Label, str]  # another set's label of the same picture, and that set's name
+
+
+def _evidence(duplicates: Duplicates, against: Manifest | None) -> dict[int, list[Evidence]]:
+    """For each row of ours that the other set shows too: its labels there."""
+    found: dict[int, list[Evidence]] = defaultdict(list)
     if against is None:
-        return {}
+        return found
     labels, sources = against.labels(), against.column("source")
-    found: dict[int, tuple[Label, str]] = {}
     for ours, theirs in zip(duplicates.matches.first.tolist(), duplicates.matches.second.tolist(), strict=True):
         label = labels[theirs]
-        if label is not None and ours not in found:
-            found[ours] = (label, str(sources[theirs]))
+        if label is not None:
+            found[ours].append((label, str(sources[theirs])))
     return found
+
+
+def _proof(found: Sequence[Evidence]) -> Evidence | None:
+    """The most exact of the other set's labels; None where they contradict each other and so prove nothing."""
+    labels = {label for label, _ in found}
+    if not found or any(a.contradicts(b) for a in labels for b in labels):
+        return None
+    return min(found, key=lambda one: len(one[0].stands_for))
 
 
 def _resolve_picture(
     rows: Sequence[int],
     manifest: Manifest,
     labels: Sequence[Label | None],
-    evidence: Mapping[int, tuple[Label, str]],
+    evidence: Mapping[int, Sequence[Evidence]],
     duplicates: Duplicates,
 ) -> dict[int, Resolution]:
     """The rows that are one picture."""
     said = [label for row in rows if (label := labels[row]) is not None]
-    proof = next((evidence[row] for row in rows if row in evidence), None)
+    proof = _proof([one for row in rows for one in evidence.get(row, ())])
     disputed = any(a.contradicts(b) for a in said for b in said) or (
         proof is not None and any(label.contradicts(proof[0]) for label in said)
     )
@@ -88,7 +99,7 @@ def _decided_row(resolution: Resolution, decided: Label, given: Label | None, wh
     return Resolution(KEEP if given == decided else RELABEL, decided, why)
 
 
-def _decided(said: Sequence[Label], proof: tuple[Label, str] | None) -> Label | None:
+def _decided(said: Sequence[Label], proof: Evidence | None) -> Label | None:
     """The one label that the evidence leaves: the source's own if it is exact, else the only one that fits it."""
     if proof is None:
         return None
@@ -101,7 +112,10 @@ def _decided(said: Sequence[Label], proof: tuple[Label, str] | None) -> Label | 
 def _keep_one_a_part(
     rows: Sequence[int], manifest: Manifest, labels: Sequence[Label | None], duplicates: Duplicates
 ) -> dict[int, Resolution]:
-    """Of the copies within one part (Train, Test) the best is kept; copies across parts stay, and are told of."""
+    """Of the copies within one part (Train, Test) the best is kept; copies across parts stay, and are told of.
+
+    The best has the most exact label, which its copies would take with them, then an original's name, then size.
+    """
     parts: dict[str | None, list[int]] = defaultdict(list)
     given = manifest.column("given_split")
     for row in rows:
@@ -111,7 +125,7 @@ def _keep_one_a_part(
     pixels = [w * h for w, h in zip(manifest.column("width"), manifest.column("height"), strict=True)]
     resolutions = {}
     for part, same in parts.items():
-        best = min(same, key=lambda row: (row in copies, -pixels[row], paths[row]))
+        best = min(same, key=lambda row: (_vagueness(labels[row]), row in copies, -pixels[row], paths[row]))
         elsewhere = [paths[other[0]] for name, other in parts.items() if name != part]
         reason = f"The same picture stands in another part too: {', '.join(elsewhere)}." if elsewhere else None
         resolutions[best] = Resolution(KEEP, labels[best], reason)
@@ -119,3 +133,7 @@ def _keep_one_a_part(
             if row != best:
                 resolutions[row] = Resolution(DROP, labels[row], f"A copy of {paths[best]}.")
     return resolutions
+
+
+def _vagueness(label: Label | None) -> int:
+    return len(label.stands_for) if label is not None else len(NAMES)
