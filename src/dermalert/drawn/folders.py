@@ -97,15 +97,18 @@ def draw_class_folders(
     Raises:
         DataError: unknown diagnosis, the folder is in use, or too few pictures to plant faults among.
     """
-    counts = dict(per_class) if isinstance(per_class, Mapping) else dict.fromkeys(classes, per_class)
-    counts = {name: counts.get(name, 0) for name in classes}
+    asked = per_class if isinstance(per_class, Mapping) else dict.fromkeys(classes, per_class)
+    unknown = sorted({*asked, *classes} - set(NAMES))
+    if unknown:
+        raise DataError(f"Cannot draw {', '.join(unknown)}. It must be one of: {', '.join(NAMES)}.")
+    counts = {name: asked[name] for name in classes if asked.get(name, 0) > 0}
     total = sum(counts.values())
     if faults and total < KINDS:
         raise DataError(f"To plant faults, Train needs at least {KINDS} pictures, got {total}. Draw without faults.")
     _must_be_free(root, "Train", "Test")
     writer = _Writer(root, size, seed, room=2 * total + 2 * test_per_class * len(counts) + 100)
-    train = [writer.new("Train", name) for name in classes for _ in range(counts[name])]
-    for name in classes:
+    train = [writer.new("Train", name) for name in counts for _ in range(counts[name])]
+    for name in counts:
         for _ in range(test_per_class):
             writer.new("Test", name)
     planted = _plant(writer, train, tuple(counts), leaks=test_per_class > 0) if faults else Planted()
