@@ -18,6 +18,7 @@ from dermalert.intake.duplicates import Duplicates, find
 from dermalert.intake.index import Index
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.resolve import resolve
+from dermalert.intake.samelesion import SameLesion
 from dermalert.intake.shift import Shift, tell_apart
 from dermalert.intake.statistics import STATISTICS
 
@@ -73,8 +74,10 @@ class AuditReport:
         duplicates: the evidence behind the groups.
         identical: byte-identical groups.
         similar: groups of one picture that are not all byte-identical.
-        lesions: groups of several pictures of one lesion or patient, beyond one picture.
-        leaked: test rows whose group stands in training or validation too.
+        lesions: groups of several pictures known to be of one lesion or patient, beyond one picture.
+        suspected: pairs that seem to show one lesion, the surest first, as `duplicates.suspected`.
+        leaked: test rows whose picture, lesion or patient is known to stand in training or validation too.
+        perhaps_leaked: further test rows that are suspected of it.
         balance: of the labelled pictures.
         shift: Train against Test, where the set has both.
     """
@@ -87,23 +90,33 @@ class AuditReport:
     identical: tuple[Group, ...]
     similar: tuple[Group, ...]
     lesions: tuple[Group, ...]
+    suspected: tuple[Group, ...]
     leaked: tuple[int, ...]
+    perhaps_leaked: tuple[int, ...]
     balance: Balance | None
     shift: Shift | None
     refused: tuple[RefusedFile, ...]
     notes: tuple[str, ...]
 
 
-def audit(index: Index, *, kind: str, against: Index | None = None, seed: int = 0) -> AuditReport:
+def audit(
+    index: Index,
+    *,
+    kind: str,
+    against: Index | None = None,
+    suspected: SameLesion | None = None,
+    seed: int = 0,
+) -> AuditReport:
     """Audits an indexed set.
 
     Args:
         kind: what kind of source it is, as `Listing.kind`.
         against: another set that may hold the same pictures or lesions.
+        suspected: pairs of rows that look like one lesion.
         seed: of the folds of the shift check.
     """
     other = against.manifest if against else None
-    duplicates = find(index.manifest, other)
+    duplicates = find(index.manifest, other, suspected=suspected)
     resolutions = resolve(index.manifest, duplicates, other)
     manifest = index.manifest.with_columns(
         duplicate_group=_shared_only(duplicates.picture_group),
@@ -115,7 +128,9 @@ def audit(index: Index, *, kind: str, against: Index | None = None, seed: int = 
     describe = _Describer(index.manifest)
     sha = index.manifest.column("sha256")
     pictures = [describe(rows) for rows in _members(duplicates.picture_group)]
-    lesions = [describe(rows) for rows in _members(duplicates.lesion_group)]
+    lesions = [describe(rows) for rows in _members(duplicates.known_group)]
+    pairs = zip(duplicates.suspected.first.tolist(), duplicates.suspected.second.tolist(), strict=True)
+    leaked = _leaked(index.manifest, duplicates.known_group)
     return AuditReport(
         manifest=manifest,
         against=other,
@@ -125,7 +140,9 @@ def audit(index: Index, *, kind: str, against: Index | None = None, seed: int = 
         identical=tuple(describe(rows) for rows in duplicates.exact),
         similar=tuple(group for group in pictures if len({sha[row] for row in group.rows}) > 1),
         lesions=tuple(g for g in lesions if len({duplicates.picture_group[row] for row in g.rows}) > 1),
-        leaked=_leaked(index.manifest, duplicates),
+        suspected=tuple(describe(pair) for pair in pairs),
+        leaked=leaked,
+        perhaps_leaked=tuple(sorted(set(_leaked(index.manifest, duplicates.lesion_group)) - set(leaked))),
         balance=_balance(index.manifest),
         shift=_shift(index, duplicates, seed),
         refused=index.refused,
@@ -162,9 +179,8 @@ def _shared_only(groups: np.ndarray[Any, Any]) -> list[int | None]:
     return [int(group) if sizes[group] > 1 else None for group in groups]
 
 
-def _leaked(manifest: Manifest, duplicates: Duplicates) -> tuple[int, ...]:
+def _leaked(manifest: Manifest, groups: np.ndarray[Any, Any]) -> tuple[int, ...]:
     parts = np.array([part or "" for part in manifest.column("given_split")])
-    groups = duplicates.lesion_group
     known = np.isin(groups, groups[(parts == "train") | (parts == "validation")])
     return tuple(np.flatnonzero((parts == "test") & known).tolist())
 

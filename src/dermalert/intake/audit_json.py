@@ -14,6 +14,7 @@ import numpy as np
 import dermalert
 from dermalert.intake.audit import AuditReport, Group
 from dermalert.intake.neighbours import NEAR_RADIUS
+from dermalert.intake.samelesion import SUSPECTED
 from dermalert.intake.statistics import STATISTICS
 
 FORMAT_VERSION = 1
@@ -44,6 +45,7 @@ def as_json(report: AuditReport) -> dict[str, Any]:
         "identical": _groups(report.identical, paths),
         "similar": {"radius_bits": NEAR_RADIUS, **_groups(report.similar, paths)},
         "lesions": _groups(report.lesions, paths),
+        "suspected": _suspected(report, paths),
         "copy_names": [paths[row] for row in report.duplicates.copy_names],
         "leak": _leak(report, paths),
         "against": _against(report, paths),
@@ -86,7 +88,20 @@ def _leak(report: AuditReport, paths: list[str]) -> dict[str, Any] | None:
     tested = sum(part == "test" for part in report.manifest.column("given_split"))
     if not tested:
         return None
-    return {"test_pictures": tested, "leaked": len(report.leaked), "list": [paths[row] for row in report.leaked]}
+    return {
+        "test_pictures": tested,
+        "leaked": len(report.leaked),
+        "list": [paths[row] for row in report.leaked],
+        "suspected": len(report.perhaps_leaked),
+        "suspected_list": [paths[row] for row in report.perhaps_leaked],
+    }
+
+
+def _suspected(report: AuditReport, paths: list[str]) -> dict[str, Any]:
+    found = _groups(report.suspected, paths)
+    for pair, score in zip(found["list"], report.duplicates.suspected.score.tolist(), strict=True):
+        pair["log_odds"] = round(score, 3)
+    return {"log_odds_from": SUSPECTED, **found}
 
 
 def _against(report: AuditReport, paths: list[str]) -> dict[str, Any] | None:
@@ -117,8 +132,6 @@ def _against(report: AuditReport, paths: list[str]) -> dict[str, Any] | None:
 def _statistics(report: AuditReport) -> dict[str, Any]:
     quartiles = np.percentile(report.statistics, [0, 25, 50, 75, 100], axis=0)
     return {
-        name: dict(
-            zip(("least", "lower_quartile", "median", "upper_quartile", "most"), map(float, column), strict=True)
-        )
+        name: dict(zip(QUARTILES, map(float, column), strict=True))
         for name, column in zip(STATISTICS, quartiles.T, strict=True)
     }

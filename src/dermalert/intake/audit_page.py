@@ -67,6 +67,7 @@ def write_page(report: AuditReport, file: Path, *, command: str, made: datetime)
         identical=show.groups([g for g in report.identical if not g.contradictory]),
         similar=show.groups(sorted(report.similar, key=lambda g: (not g.contradictory, not g.leaks))),
         lesions=show.groups(sorted(report.lesions, key=lambda g: not g.leaks)),
+        suspected=show.groups(sorted(report.suspected, key=lambda g: (not g.leaks, not g.contradictory))),
         leaked=show.rows(report.leaked),
         matches=show.matches(),
         most_shown=SHOWN_GROUPS,
@@ -106,7 +107,7 @@ class _Shower:
 
     def rows(self, rows: Sequence[int]) -> list[_Shown]:
         """Test pictures, each beside what Train holds of its group."""
-        groups = self._report.duplicates.lesion_group
+        groups = self._report.duplicates.known_group
         shown = []
         for row in rows[:SHOWN_GROUPS]:
             mates = [int(i) for i in np.flatnonzero(groups == groups[row]) if i != row and self._parts[i] != "test"]
@@ -163,7 +164,10 @@ def _tiles(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ),
     ]
     if leak := found["leak"]:
-        tiles.append(("Test pictures that Train knows", count(leak["leaked"]), f"of {count(leak['test_pictures'])}"))
+        more = f"; {count(leak['suspected'])} more suspected" if leak["suspected"] else ""
+        tiles.append(
+            ("Test pictures that Train knows", count(leak["leaked"]), f"of {count(leak['test_pictures'])}{more}")
+        )
     if (shift := found["shift"]) and shift["auc"]["value"] is not None:
         auc = shift["auc"]
         tiles.append(

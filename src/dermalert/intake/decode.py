@@ -217,7 +217,7 @@ def _decode(data: bytes, path: str | Path, size: tuple[int, int] | None, limits:
         stored = image.size
         if name == JPEG:
             _check_scans(data, path, stored, limits)
-            image.decodermaxblock = _BLOCK  # type: ignore[attr-defined]
+            image.decodermaxblock = _BLOCK
             if size is not None:
                 wanted = size[::-1] if turn in _QUARTER_TURNS else size
                 image.draft(None, (2 * wanted[0], 2 * wanted[1]))

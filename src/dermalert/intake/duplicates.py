@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dermalert.intake.fingerprint import hashes_to_array
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.neighbours import NEAR_RADIUS, Pairs, groups_of, near_pairs, near_pairs_between
+from dermalert.intake.samelesion import SameLesion
 
 # "name(1).jpg", "name (2).jpg", "name - Copy.jpg": what file managers and browsers write.
 _COPY_NAME = re.compile(r"(\s?\(\d+\)|[ _-]+copy(\s?\(?\d+\)?)?)$", re.IGNORECASE)
@@ -31,7 +32,9 @@ class Duplicates:
         near: pairs of rows with nearly the same picture (hash distance up to `NEAR_RADIUS`), identical ones left out.
         matches: rows of this set and of the other that show the same picture; `first` is ours.
         picture_group: int64 (N,), rows that are one picture share a number.
-        lesion_group: int64 (N,), rows of one lesion or patient, by the tables or by what the pictures tell.
+        known_group: int64 (N,), rows of one lesion or patient by copies, tables or the other set.
+        suspected: pairs that seem to show one lesion and are not in one known group.
+        lesion_group: int64 (N,), the known groups joined by the suspected pairs: what a split must not part.
         copy_names: rows whose file name says that they are a copy.
     """
 
@@ -39,15 +42,23 @@ class Duplicates:
     near: Pairs
     matches: Pairs
     picture_group: NDArray[np.int64]
+    known_group: NDArray[np.int64]
+    suspected: SameLesion
     lesion_group: NDArray[np.int64]
     copy_names: tuple[int, ...]
 
 
-def find(manifest: Manifest, against: Manifest | None = None, *, radius: int = NEAR_RADIUS) -> Duplicates:
+def find(
+    manifest: Manifest,
+    against: Manifest | None = None,
+    *,
+    suspected: SameLesion | None = None,
+    radius: int = NEAR_RADIUS,
+) -> Duplicates:
     """All duplicates of `manifest` within itself, and the lesions that `against` knows of it.
 
     A lesion of the other set that two of our pictures match joins them: that is how several photographs of
-    one lesion are found in a set that has no lesion numbers.
+    one lesion are found for sure in a set that has no lesion numbers. `suspected` pairs join groups too.
     """
     n = len(manifest)
     hashes = hashes_to_array(manifest.column("dhash"))
@@ -63,14 +74,26 @@ def find(manifest: Manifest, against: Manifest | None = None, *, radius: int = N
         lesion_edges.append(_edges(_runs(manifest.column(name))))
     if against is not None:
         lesion_edges.append(_edges(_known_lesions(matches, against)))
+    known = _joined(n, lesion_edges)
+    suspected = _unknown(suspected, known)
     return Duplicates(
         exact=exact,
         near=near,
         matches=matches,
         picture_group=_joined(n, picture_edges),
-        lesion_group=_joined(n, lesion_edges),
+        known_group=known,
+        suspected=suspected,
+        lesion_group=_joined(n, [*lesion_edges, (suspected.first, suspected.second)]),
         copy_names=tuple(i for i, path in enumerate(manifest.column("path")) if _is_copy_name(path)),
     )
+
+
+def _unknown(suspected: SameLesion | None, known: NDArray[np.int64]) -> SameLesion:
+    """The suspected pairs that are not of one known group."""
+    if suspected is None:
+        return SameLesion(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    new = known[suspected.first] != known[suspected.second]
+    return SameLesion(suspected.first[new], suspected.second[new], suspected.score[new])
 
 
 def _is_copy_name(path: str) -> bool:

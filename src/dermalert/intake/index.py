@@ -87,7 +87,7 @@ class _Columns:
         self._batches: list[pa.RecordBatch] = []
 
     def __len__(self) -> int:
-        return len(self._rows) + sum(batch.num_rows for batch in self._batches)
+        return len(self._statistics)
 
     def add(self, row: dict[str, Any], statistics: NDArray[np.float32]) -> None:
         self._rows.append(row)

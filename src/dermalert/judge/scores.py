@@ -61,7 +61,8 @@ class Scores:
 
     def _binary(self, positive: frozenset[str]) -> Binary:
         columns = np.array([name in positive for name in self.classes])
-        may_be, may_not_be = self.truth[:, columns].any(axis=1), self.truth[:, ~columns].any(axis=1)
+        may_be = np.asarray(self.truth[:, columns].any(axis=1))
+        may_not_be = np.asarray(self.truth[:, ~columns].any(axis=1))
         decided = may_be != may_not_be
         probability = self.probabilities[:, columns].sum(axis=1)
         return Binary(probability[decided], may_be[decided], self.groups[decided])

@@ -28,7 +28,7 @@ from dermalert.judge.mistakes import worst
 from dermalert.judge.report import DataSummary, write_report
 from dermalert.judge.scores import Scores, truth_of
 from dermalert.score.engine import Engine
-from dermalert.stages.auditing import examine
+from dermalert.stages.auditing import examine, suspect
 from dermalert.taxonomy import Label, label_of
 
 BATCH = 32
@@ -41,7 +41,8 @@ def labelled_manifest(
     if data.suffix.lower() == ".parquet":
         return Manifest.read(data), ()
     listing = list_data(data, table=table, columns=columns)
-    report = audit(examine(listing, workers=workers), kind=listing.kind)
+    index = examine(listing, workers=workers)
+    report = audit(index, kind=listing.kind, suspected=suspect(index.manifest, workers))
     return report.manifest, report.refused
 
 
