@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections import Counter, defaultdict
 from dataclasses import fields
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +166,9 @@ def test_views_of_one_lesion_share_its_colours_more_than_other_lesions_do() -> N
 
     def tone(number: int, view: int) -> NDArray[np.float64]:
         pixels = drawn("nevus", 8, number, view=view, artefacts=NO_ARTEFACTS).reshape(-1, 3).astype(float)
-        return np.log(np.quantile(pixels, 0.05, axis=0) / np.quantile(pixels, 0.95, axis=0))
+        logarithms: NDArray[np.float64] = np.log(np.quantile(pixels, [0.05, 0.95], axis=0))
+        difference: NDArray[np.float64] = logarithms[0] - logarithms[1]
+        return difference
 
     first, second = (np.array([tone(number, view) for number in range(60)]) for view in (0, 1))
     distances = np.linalg.norm(first[:, None] - second[None], axis=2)
@@ -178,11 +180,8 @@ def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path: Path, faulty: 
     assert again.planted == faulty.planted
     assert contents(again.root) == contents(faulty.root)
     other = draw_class_folders(tmp_path / "other", per_class=2, test_per_class=1, seed=4)
-    assert not set(contents(other.root).values()) - {b""} & set(contents(faulty.root).values()) - _bad(faulty)
-
-
-def _bad(drawn_set: DrawnSet) -> set[bytes]:
-    return {(drawn_set.root / path).read_bytes() for path in drawn_set.planted.refused}
+    common = set(contents(other.root).values()) & set(contents(faulty.root).values())
+    assert all(not content.startswith(b"\xff\xd8") for content in common)
 
 
 def test_every_planted_pair_of_equal_files_is_equal_and_no_other_is(faulty: DrawnSet) -> None:
@@ -216,7 +215,7 @@ def test_each_fault_lies_where_its_name_says(faulty: DrawnSet) -> None:
 
 def test_each_kind_of_fault_grows_with_the_set_and_no_picture_has_two(faulty: DrawnSet, tmp_path: Path) -> None:
     kinds = [field.name for field in fields(faulty.planted)]
-    assert {kind: len(getattr(faulty.planted, kind)) for kind in kinds} == {**dict.fromkeys(kinds, 4)}
+    assert {kind: len(getattr(faulty.planted, kind)) for kind in kinds} == dict.fromkeys(kinds, 4)
     paths = [path for kind in kinds[:-1] for pair in getattr(faulty.planted, kind) for path in pair]
     assert max(Counter(paths).values()) == 1
     small = draw_class_folders(tmp_path, per_class=5, test_per_class=1, size=(32, 32)).planted
@@ -234,19 +233,17 @@ def test_near_duplicates_are_near_and_differ_in_bytes_and_other_views_are_not(fa
     assert sizes == {(180, 180, 3), (120, 120, 3), (135, 180, 3)}
 
 
-@pytest.mark.parametrize("side", [64, 180, 400])
-def test_every_way_of_altering_a_copy_stays_within_the_radius_at_any_size(tmp_path: Path, side: int) -> None:
-    made = draw_class_folders(
-        tmp_path, per_class=54, test_per_class=0, size=(side, side), classes=("nevus", "melanoma")
-    )
-    many = [
-        made,
-        draw_class_folders(tmp_path / "b", per_class=120, test_per_class=0, size=(side, side), classes=NAMES[:1]),
-    ]
-    for one in many:
-        for pair in one.planted.near_duplicates:
-            first, second = (bits(opened(one.root / path)) for path in pair)
-            assert (first != second).sum() <= NEAR
+@pytest.mark.parametrize("size", [(240, 180), (320, 240)])
+def test_near_duplicates_are_near_at_other_sizes_and_one_class_has_no_conflicts(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    planted = draw_class_folders(tmp_path, per_class=120, test_per_class=0, size=size, classes=("melanoma",)).planted
+    assert len(planted.near_duplicates) == 3
+    for pair in planted.near_duplicates:
+        first, second = (bits(opened(tmp_path / path)) for path in pair)
+        assert (first != second).sum() <= NEAR
+    assert not planted.conflicts
+    assert not planted.leaks
 
 
 def test_refused_files_are_refused_and_all_others_are_read(faulty: DrawnSet) -> None:
@@ -294,7 +291,7 @@ def test_a_class_left_out_of_the_mapping_is_left_out_of_test_too(tmp_path: Path)
 def test_numbers_do_not_tell_the_class(faulty: DrawnSet) -> None:
     files = sorted(contents(faulty.root), key=lambda path: path.split("_")[1])
     labels = [path.split("/")[1] for path in files]
-    changes = sum(first != second for first, second in zip(labels, labels[1:], strict=False))
+    changes = sum(first != second for first, second in pairwise(labels))
     assert changes > len(labels) / 2
 
 

@@ -38,7 +38,8 @@ class Planted:
         conflicts: byte-identical, in Train, under two labels.
         leaks: byte-identical, one in Train and one in Test, under one label.
         copies: an original and its byte-identical copy, named as browsers and file managers name copies: "X (1).jpg".
-        near_duplicates: a picture and the same one re-encoded, made smaller or squashed.
+        near_duplicates: a picture and the same one re-encoded, made smaller or squashed. In pictures of 180 pixels and
+            more their difference hashes lie within 16 bits; in smaller ones JPEG's rounding may take one farther.
         same_lesion: two photographs of one lesion.
         refused: files that are no picture: empty, cut off, or text.
     """
@@ -164,10 +165,10 @@ def _plant(writer: _Writer, train: Sequence[_Drawn], classes: tuple[str, ...], *
 
 
 def _near_duplicate(writer: _Writer, one: _Drawn, sort: int) -> Pair:
+    """Recompressed, made smaller or squashed: gently enough that the difference hash changes by 16 bits at most."""
     width, height = writer.size
-    quality, size = ((70, (width, height)), (85, (width * 2 // 3, height * 2 // 3)), (85, (width, height * 3 // 4)))[
-        sort % 3
-    ]
+    sorts = ((80, (width, height)), (90, (width * 2 // 3, height * 2 // 3)), (90, (width, height * 3 // 4)))
+    quality, size = sorts[sort % 3]
     with Image.open(writer.root / one.path) as picture:
         altered = picture.resize(size, Image.Resampling.BICUBIC)
     writer.pictures += 1

@@ -195,19 +195,25 @@ def draw_lesion(
     _paint_lesion(canvas, diagnosis, lesion)
     _light(canvas, shot)
     add_artefacts(canvas, shot, artefacts)
-    noise = shot.integers(0, 256, size=canvas.rgb.shape[:2], dtype=np.uint8).astype(np.float32)
-    canvas.rgb += ((noise - 127.5) * np.float32(0.04 / 255))[..., None]
+    _grain(canvas, shot)
     pixels = (np.clip(canvas.rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
     if (camera.width, camera.height) == (width, height):
         return pixels
     return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def _grain(canvas: Canvas, rng: np.random.Generator) -> None:
+    """The sensor's noise: little where it is dark, and less in small pictures, as if they had been made smaller."""
+    strength = 0.045 * min(1.0, min(canvas.camera.width, canvas.camera.height) / 180)
+    noise = rng.integers(0, 256, size=canvas.rgb.shape[:2], dtype=np.uint8).astype(np.float32) / np.float32(255)
+    canvas.rgb *= (1 + (noise - np.float32(0.5)) * np.float32(strength))[..., None]
+
+
 def _paint_skin(canvas: Canvas, rng: np.random.Generator) -> None:
     kind = int(rng.choice(len(SKIN), p=SKIN_SHARES))
     lighter, darker = np.array(SKIN[kind]), np.array(SKIN[min(kind + 1, len(SKIN) - 1)])
     tone = lighter + rng.uniform(0, 0.8) * (darker - lighter) + rng.normal(0, 0.012, size=3)
-    patches = canvas.waves(rng, scale=1.0) * np.float32(0.022) + canvas.waves(rng, scale=0.35) * np.float32(0.016)
+    patches = canvas.waves(rng, scale=1.0) * np.float32(0.03) + canvas.waves(rng, scale=0.35) * np.float32(0.022)
     furrows = np.abs(canvas.waves(rng, scale=0.11, count=10)) * np.float32(0.018)
     canvas.rgb = tone.astype(np.float32) * (1 + patches - furrows)[..., None]
     canvas.tint((1.01, 0.96, 0.95), np.clip(canvas.waves(rng, scale=0.7), 0, 1))
