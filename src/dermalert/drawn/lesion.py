@@ -185,7 +185,7 @@ def draw_lesion(
     camera = Camera(
         width=max(8, round(width * shrink)),
         height=max(8, round(height * shrink)),
-        turn=shot.uniform(0, 2 * np.pi),
+        turn=shot.normal(0, 0.2),  # the same lesion is photographed from about the same side again
         zoom=float(np.exp(shot.uniform(-0.25, 0.25))),
         shift=(shot.uniform(-0.25, 0.25), shot.uniform(-0.25, 0.25)),
     )
