@@ -14,20 +14,42 @@ from hypothesis import strategies as st
 from dermalert.errors import MissingExtra, RunError
 from dermalert.learn import networks
 from dermalert.learn.backend import backend
-from dermalert.learn.recipes import PRECISIONS, Recipe, recipe_named
+from dermalert.learn.recipes import (
+    AUGMENTATIONS,
+    BALANCES,
+    LOSSES,
+    PRECISIONS,
+    PREPARATIONS,
+    RECIPES,
+    SCHEDULES,
+    VIEWS,
+    Recipe,
+    recipe_named,
+)
 
 counts = st.integers(1, 10_000)
 recipes = st.builds(
     Recipe,
     name=st.text(),
     network=st.text(),
+    summary=st.text(),
+    weights=st.text(),
     size=st.tuples(counts, counts),
     batch_size=counts,
     epochs=counts,
     learning_rate=st.floats(1e-9, 10),
+    schedule=st.sampled_from(SCHEDULES),
+    depth_decay=st.floats(1e-3, 1),
+    frozen_epochs=st.integers(0, 50),
     patience=counts,
     precision=st.sampled_from(PRECISIONS),
     dropout=st.floats(0, 0.99),
+    prepare=st.lists(st.sampled_from(PREPARATIONS), unique=True).map(tuple),
+    augment=st.dictionaries(st.sampled_from(sorted(AUGMENTATIONS)), st.floats(0.01, 0.5)),
+    balance=st.sampled_from(BALANCES),
+    loss=st.sampled_from(LOSSES),
+    views=st.sampled_from(VIEWS),
+    pooled=st.booleans(),
     seed=st.integers(0, 2**31),
 )
 
@@ -52,6 +74,17 @@ def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     "change",
     [
         {"size": (0, 180)},
+        {"size": (180.5, 180)},
+        {"schedule": "steep"},
+        {"depth_decay": 0.0},
+        {"frozen_epochs": -1},
+        {"prepare": ("magic",)},
+        {"augment": {"magic": 0.1}},
+        {"augment": {"rotate": 0.0}},
+        {"augment": {"rotate": 0.6}},
+        {"balance": "magic"},
+        {"loss": "magic"},
+        {"views": 3},
         {"batch_size": 0},
         {"epochs": 0},
         {"learning_rate": 0.0},
@@ -66,16 +99,41 @@ def test_a_value_out_of_range_is_refused_by_name(change: dict[str, object]) -> N
         replace(recipe_named("plain"), **change)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", '{"name": "plain"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        '{"name": "plain"}',
+        '{"name": "plain", "network": 3}',
+        '{"name": "plain", "network": "plain-cnn", "epochs": "20"}',
+        '{"name": "plain", "network": "plain-cnn", "epochs": true}',
+        '{"name": "plain", "network": "plain-cnn", "size": 180}',
+        '{"name": "plain", "network": "plain-cnn", "size": [180, null]}',
+        '{"name": "plain", "network": "plain-cnn", "augment": ["flip"]}',
+        '{"name": "plain", "network": "plain-cnn", "augment": {"flip": "often"}}',
+    ],
+)
 def test_json_that_is_no_recipe_is_refused(text: str) -> None:
     with pytest.raises(RunError):
         Recipe.from_json(text)
 
 
 def test_a_recipe_with_a_field_too_many_is_refused() -> None:
-    values = {**json.loads(recipe_named("plain").to_json()), "augment": "all"}
-    with pytest.raises(RunError, match="augment"):
+    values = {**json.loads(recipe_named("plain").to_json()), "augmentation": "all"}
+    with pytest.raises(RunError, match="augmentation"):
         Recipe.from_json(json.dumps(values))
+
+
+def test_what_an_edited_recipe_leaves_out_has_its_default() -> None:
+    assert Recipe.from_json('{"name": "mine", "network": "plain-cnn"}') == Recipe("mine", "plain-cnn")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_says_what_it_is_for(name: str) -> None:
+    assert RECIPES[name].name == name
+    assert RECIPES[name].summary.endswith(".")
 
 
 SMALL = replace(recipe_named("plain"), size=(30, 22), precision="float32")

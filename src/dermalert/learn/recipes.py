@@ -1,17 +1,39 @@
 """Recipes: what a training run does, as one short value.
 
-Comes in: a name, or the JSON that an earlier run wrote. Goes out: a `Recipe`.
+Comes in: a name, or the JSON that an earlier run wrote or a person edited. Goes out: a `Recipe`.
 It imports no training framework and touches no data; `train.fit` does what a recipe says.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from dermalert.errors import RunError
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+SCHEDULES = ("constant", "cosine")
+BALANCES = ("none", "augmentor", "class-weights", "sampling")
+LOSSES = ("cross-entropy", "focal", "logit-adjusted")
+PREPARATIONS = ("shades-of-gray", "remove-vignette")
+VIEWS = (1, 4)
+# What an augmentation's number means, and its highest value. `augment.Augmenter` draws them.
+AUGMENTATIONS: dict[str, tuple[str, float]] = {
+    "flip": ("chance of a mirror image, along each axis", 1.0),
+    "rotate": ("turn either way, at most so many full turns", 0.5),
+    "zoom": ("nearer or farther by at most this share", 0.9),
+    "shift": ("moved by at most this share of the width and height", 0.9),
+    "brightness": ("lighter or darker by at most this share of the range", 1.0),
+    "contrast": ("more or less by at most this share", 0.9),
+    "colour": ("hue and saturation, at most this share of their range", 1.0),
+    "randaugment": ("two operations by chance, of at most this strength", 1.0),
+    "hair": ("chance of drawn hairs", 1.0),
+    "ruler": ("chance of a drawn ruler", 1.0),
+    "mixup": ("two pictures blended, by a share from Beta(a, a) with this a", 10.0),
+    "cutmix": ("a patch of another picture, its area by Beta(a, a) with this a", 10.0),
+}
 
 
 @dataclass(frozen=True)
@@ -20,83 +42,220 @@ class Recipe:
 
     Attributes:
         name: what `--recipe` calls it.
-        network: a name that `networks.build` knows.
+        network: a name that `networks.build` knows: `plain-cnn`, `mobilenetv2`, or `keras/NAME` for any model of
+            `keras.applications`.
+        summary: what it is for, in one sentence.
+        weights: what the backbone starts from: `none` (chance), `imagenet`, or the path of a weights file.
         size: width and height in pixels of the pictures that the network sees.
         batch_size: pictures a step.
         epochs: passes over the training pictures, at most.
-        learning_rate: of Adam.
+        learning_rate: of Adam, in the head; deeper stages of a backbone learn by `depth_decay` slower each.
+        schedule: of the learning rate: `constant`, or `cosine` from the first step down to 0 at the last of `epochs`.
+        depth_decay: factor of the learning rate from one stage of a backbone to the next one below.
+        frozen_epochs: epochs at the beginning in which only the head learns.
         patience: epochs without a lower validation loss after which training stops.
         precision: `float32`, `mixed_bfloat16` (weights stay float32, arithmetic is bfloat16), or
             `auto`: whichever is faster on this machine, measured once and recorded in the run.
         dropout: fraction of the features before the dense layers that each step leaves out.
-        seed: of the weights, the order of the pictures and dropout.
+        prepare: what is done to every picture inside the network, in training and in scoring alike:
+            `shades-of-gray`, `remove-vignette`.
+        augment: how training pictures are changed by chance, names of `AUGMENTATIONS` and their strength.
+        balance: what is done about rare classes, on training pictures only: `none`; `augmentor`, filled up by the
+            Augmentor library to the largest; `class-weights` in the loss; `sampling`, each class as often.
+        loss: `cross-entropy`; `focal` (Lin et al., ICCV 2017); `logit-adjusted` (Menon et al., ICLR 2021).
+        views: mirror images that are averaged when a picture is scored: 1, or all 4.
+        pooled: whether it also learns from the other sets that a study is given.
+        seed: of the weights, the order of the pictures, augmentation and dropout.
     """
 
     name: str
     network: str
-    size: tuple[int, int]
-    batch_size: int
-    epochs: int
-    learning_rate: float
-    patience: int
-    precision: str
-    dropout: float
-    seed: int
+    summary: str = ""
+    weights: str = "none"
+    size: tuple[int, int] = (180, 180)
+    batch_size: int = 32
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    depth_decay: float = 1.0
+    frozen_epochs: int = 0
+    patience: int = 5
+    precision: str = "auto"
+    dropout: float = 0.0
+    prepare: tuple[str, ...] = ()
+    augment: Mapping[str, float] = field(default_factory=dict)
+    balance: str = "none"
+    loss: str = "cross-entropy"
+    views: int = 1
+    pooled: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise RunError(f"Recipe {self.name!r}: size is {self.size}; it is a width and a height in pixels.")
+        if len(self.size) != 2 or not all(isinstance(side, int) and side >= 1 for side in self.size):
+            self._refuse("size", "it is a width and a height in whole pixels")
         for name in ("batch_size", "epochs", "patience"):
             if getattr(self, name) < 1:
-                raise RunError(f"Recipe {self.name!r}: {name} is {getattr(self, name)}; it must be 1 or more.")
+                self._refuse(name, "it must be 1 or more")
+        for name in ("frozen_epochs", "seed"):
+            if getattr(self, name) < 0:
+                self._refuse(name, "it must be 0 or more")
         if not self.learning_rate > 0:
-            raise RunError(f"Recipe {self.name!r}: learning_rate is {self.learning_rate}; it must be above 0.")
+            self._refuse("learning_rate", "it must be above 0")
+        if not 0 < self.depth_decay <= 1:
+            self._refuse("depth_decay", "it must be above 0 and at most 1")
         if not 0 <= self.dropout < 1:
-            raise RunError(f"Recipe {self.name!r}: dropout is {self.dropout}; it must be from 0 to below 1.")
-        if self.seed < 0:
-            raise RunError(f"Recipe {self.name!r}: seed is {self.seed}; it must be 0 or more.")
-        if self.precision not in PRECISIONS:
-            raise RunError(f"Recipe {self.name!r}: precision {self.precision!r} is none of {', '.join(PRECISIONS)}.")
+            self._refuse("dropout", "it must be from 0 to below 1")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                self._refuse(name, f"it must be one of {', '.join(map(str, known))}")
+        for name in self.prepare:
+            if name not in PREPARATIONS:
+                self._refuse("prepare", f"{name!r} is none of {', '.join(PREPARATIONS)}")
+        for name, strength in self.augment.items():
+            if name not in AUGMENTATIONS:
+                self._refuse("augment", f"{name!r} is none of {', '.join(AUGMENTATIONS)}")
+            if not 0 < strength <= AUGMENTATIONS[name][1]:
+                self._refuse("augment", f"{name} must be above 0 and at most {AUGMENTATIONS[name][1]:g}")
+
+    def _refuse(self, name: str, why: str) -> None:
+        raise RunError(f"Recipe {self.name!r}: {name} is {getattr(self, name)!r}; {why}.")
 
     def to_json(self) -> str:
         """The recipe as a JSON object, one key a field."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps({**asdict(self), "augment": dict(self.augment)}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """The recipe that `to_json` wrote.
+        """The recipe that `to_json` wrote or a person did; what is left out has its default.
 
         Raises:
-            RunError: not JSON, a field is missing or unknown, or a value is outside its range.
+            RunError: not JSON, without name or network, with an unknown field, or a value outside its range.
         """
         try:
             values = json.loads(text)
-            expected = {field.name for field in fields(cls)}
-            if set(values) != expected:
-                raise RunError(
-                    f"A recipe has the fields {', '.join(sorted(expected))}; got {', '.join(sorted(values))}."
-                )
-            return cls(**{**values, "size": tuple(values["size"])})
-        except (ValueError, TypeError) as error:
+            known = [each.name for each in fields(cls)]
+            if unknown := sorted(set(values) - set(known)):
+                raise RunError(f"A recipe has no field {', '.join(unknown)}. It has: {', '.join(known)}.")
+            return cls(**_of_kind(values))
+        except (ValueError, TypeError, AttributeError) as error:
             raise RunError(f"Not a recipe: {error}.") from None
 
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "precision": PRECISIONS,
+    "schedule": SCHEDULES,
+    "balance": BALANCES,
+    "loss": LOSSES,
+    "views": VIEWS,
+}
+
+
+def _of_kind(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON's values as the fields hold them, once each is of its field's kind: nothing is converted silently."""
+    kinds = {each.name: str(each.type) for each in fields(Recipe)}
+    made = dict(values)
+    for name, value in values.items():
+        kind = kinds[name]
+        if kind.startswith("tuple") and isinstance(value, list):
+            made[name] = tuple(value)
+        elif not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise TypeError(f"{name} is {value!r}; it must be {_KIND_WORDS[kind]}")
+    return made
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "Mapping[str, float]": (dict,),
+    "tuple[int, int]": (),
+    "tuple[str, ...]": (),
+}
+_KIND_WORDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "Mapping[str, float]": "an object of names and numbers",
+    "tuple[int, int]": "a list of two whole numbers",
+    "tuple[str, ...]": "a list of names",
+}
 
 # TensorFlow's image classification tutorial, as the public copies it for the nine-class set. The tutorial
 # fixes the number of epochs; here validation ends the run, and the number is only a ceiling.
 PLAIN = Recipe(
     name="plain",
     network="plain-cnn",
-    size=(180, 180),
-    batch_size=32,
-    epochs=20,
+    summary="The small network of TensorFlow's tutorial, trained from nothing: the baseline.",
+)
+AUGMENTED = replace(
+    PLAIN,
+    name="augmented",
+    summary="Plain, its training pictures mirrored, turned, zoomed, shifted and recoloured by chance.",
+    augment={
+        "flip": 0.5,
+        "rotate": 0.5,
+        "zoom": 0.2,
+        "shift": 0.1,
+        "brightness": 0.1,
+        "contrast": 0.2,
+        "colour": 0.1,
+    },
+    epochs=40,
+    patience=8,
+)
+TRANSFER = replace(
+    AUGMENTED,
+    name="transfer",
+    network="mobilenetv2",
+    weights="imagenet",
+    summary="Augmented, on MobileNetV2 that knows ImageNet: the head first, then all, deeper stages slower.",
+    size=(160, 160),
+    epochs=14,
     learning_rate=1e-3,
+    schedule="cosine",
+    depth_decay=0.5,
+    frozen_epochs=2,
     patience=5,
-    precision="auto",
-    dropout=0.0,
-    seed=0,
+    dropout=0.2,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (PLAIN,)}
+_BALANCING: dict[str, tuple[str, dict[str, Any]]] = {
+    "balanced": ("Plain, rare classes filled up by the Augmentor library after the split.", {"balance": "augmentor"}),
+    "class-weights": ("Plain, rare classes weighing more in the loss.", {"balance": "class-weights"}),
+    "balanced-sampling": ("Plain, every class shown equally often.", {"balance": "sampling"}),
+    "focal": ("Plain, with the focal loss: what is learned already weighs less.", {"loss": "focal"}),
+    "logit-adjusted": ("Plain, its logits offset by how common each class is.", {"loss": "logit-adjusted"}),
+}
+# One thing more each, on top of `augmented`.
+_ADDED: dict[str, tuple[str, dict[str, Any]]] = {
+    "mixup": ("pairs of pictures blended", {"augment": {"mixup": 0.2}}),
+    "cutmix": ("patches of other pictures", {"augment": {"cutmix": 1.0}}),
+    "randaugment": ("two strong operations by chance", {"augment": {"randaugment": 0.5}}),
+    "colour-constancy": ("shades-of-gray colour constancy", {"prepare": ("shades-of-gray",)}),
+    "occlusion": ("drawn hairs and rulers", {"augment": {"hair": 0.3, "ruler": 0.2}}),
+    "no-vignette": ("dark corners filled with skin", {"prepare": ("remove-vignette",)}),
+    "test-time": ("four mirror images averaged when scoring", {"views": 4}),
+}
+
+
+def _added(name: str, words: str, change: Mapping[str, Any]) -> Recipe:
+    more = {**change, "augment": {**AUGMENTED.augment, **change.get("augment", {})}}
+    return replace(AUGMENTED, name=name, summary=f"Augmented, and {words}.", **more)
+
+
+def _all() -> dict[str, Recipe]:
+    balancing = [replace(PLAIN, name=name, summary=words, **change) for name, (words, change) in _BALANCING.items()]
+    added = [_added(name, *change) for name, change in _ADDED.items()]
+    pooled = replace(
+        AUGMENTED, name="pooled", pooled=True, summary="Augmented, learning from other data sets as well (--pool)."
+    )
+    return {recipe.name: recipe for recipe in (PLAIN, AUGMENTED, *balancing, TRANSFER, *added, pooled)}
+
+
+RECIPES: dict[str, Recipe] = _all()
+AUGMENT_SEARCH: tuple[str, ...] = tuple(_ADDED)
 
 
 def recipe_named(name: str) -> Recipe:
