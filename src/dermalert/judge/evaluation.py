@@ -174,7 +174,7 @@ def evaluate(
     Raises:
         DataError: no pictures, or a probability that is NaN or outside [0, 1].
     """
-    _check(scores)
+    check(scores)
     plan = _Plan(scores, operating_point)
     intervals = group_bootstrap_many(
         plan.compute, scores.groups, lesions=plan.lesions, resamples=resamples, level=level, seed=seed
@@ -265,7 +265,12 @@ class _Plan:
         return np.concatenate(parts, axis=-1)
 
 
-def _check(scores: Scores) -> None:
+def check(scores: Scores) -> None:
+    """Refuses scores that cannot be judged.
+
+    Raises:
+        DataError: no pictures, or a probability that is NaN or outside [0, 1].
+    """
     if not len(scores):
         raise DataError("There is no labelled picture to judge the model on.")
     broken = ~((scores.probabilities >= 0) & (scores.probabilities <= 1 + 1e-6)).all(axis=1)

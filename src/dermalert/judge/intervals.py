@@ -120,9 +120,16 @@ def group_bootstrap_many(
     values = np.asarray(statistic(np.ones(len(groups))), dtype=np.float64)
     if not len(groups):
         return [Interval(float(value), math.nan, math.nan, level, "There are no pictures.") for value in values]
-    draws = np.concatenate([statistic(block) for block in draw_weights(groups, resamples, seed)])
+    draws = bootstrap_draws(statistic, groups, resamples=resamples, seed=seed)
     counts = lesions or [0] * len(values)
-    return [_interval(float(values[k]), draws[:, k], counts[k], level) for k in range(len(values))]
+    return [interval_of(float(values[k]), draws[:, k], counts[k], level=level) for k in range(len(values))]
+
+
+def bootstrap_draws(
+    statistic: Statistic, groups: NDArray[np.int64], *, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """What `statistic`, float64 (..., N) -> (..., K), gives in each draw: float64 (R, K). Needs a picture at least."""
+    return np.concatenate([statistic(block) for block in draw_weights(groups, resamples, seed)])
 
 
 def paired_difference(
@@ -164,7 +171,12 @@ def wilson(successes: float, trials: float, *, level: float = 0.95) -> Interval:
     return Interval(share, min(share, max(0.0, middle - reach)), max(share, min(1.0, middle + reach)), level)
 
 
-def _interval(value: float, draws: NDArray[np.float64], lesions: int, level: float) -> Interval:
+def interval_of(value: float, draws: NDArray[np.float64], lesions: int = 0, *, level: float = 0.95) -> Interval:
+    """The interval of one figure from its draws, float64 (R,), of which some may be NaN.
+
+    Args:
+        lesions: as in `group_bootstrap_many`.
+    """
     if math.isnan(value):
         return Interval(value, math.nan, math.nan, level, "The figure cannot be computed on these pictures.")
     known = draws[~np.isnan(draws)]
