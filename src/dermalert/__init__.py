@@ -1,6 +1,44 @@
 """Dermalert: from a folder of dermoscopic pictures to an honest melanoma alert.
 
 Research software. It supports a clinician and decides nothing alone.
+
+The public names, each loaded when it is first used, so that `import dermalert` costs next to nothing:
+
+    load_manifest   what lies in a folder or table, audited
+    audit           what is wrong with a data set
+    train           a model, judged, with its report
+    evaluate        a model judged on other labelled pictures
+    score           findings for new pictures
+    Bundle          a trained model, ready to score
+
+Errors that a user can cause are in `dermalert.errors`. All other modules may change without notice.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dermalert.api import audit, evaluate, load_manifest, score, train
+    from dermalert.bundle.format import Bundle
+
 __version__ = "0.1.0"
+__all__ = ["Bundle", "__version__", "audit", "evaluate", "load_manifest", "score", "train"]
+
+_HOMES = dict.fromkeys(("audit", "evaluate", "load_manifest", "score", "train"), "dermalert.api")
+_HOMES["Bundle"] = "dermalert.bundle.format"
+
+# Python hangs each room on its parent when it first loads it. The room `score` is empty at its top, so it is loaded
+# and taken down here: loaded later, it would stand in the place of the function of that name.
+import_module("dermalert.score")
+del globals()["score"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
