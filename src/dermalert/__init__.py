@@ -32,12 +32,13 @@ _HOMES["Bundle"] = "dermalert.bundle.format"
 import_module("dermalert.score")
 del globals()["score"]
 
+if not TYPE_CHECKING:  # a type checker would take any name for public
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
-    return found
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+        return found
 
 
 def __dir__() -> list[str]:
