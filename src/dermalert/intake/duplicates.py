@@ -64,16 +64,16 @@ def find(
     hashes = hashes_to_array(manifest.column("dhash"))
     pairs = near_pairs(hashes, radius=radius)
     sha = manifest.column("sha256")
-    exact = _runs(sha)
+    exact = rows_sharing(sha)
     differ = np.array([sha[i] != sha[j] for i, j in zip(pairs.first, pairs.second, strict=True)], dtype=bool)
     near = Pairs(pairs.first[differ], pairs.second[differ], pairs.distance[differ])
-    picture_edges = [(pairs.first, pairs.second), _edges(exact)]
+    picture_edges = [(pairs.first, pairs.second), edges_of(exact)]
     matches = _matches(hashes, against, radius)
     lesion_edges = [*picture_edges]
     for name in ("lesion_id", "patient_id"):
-        lesion_edges.append(_edges(_runs(manifest.column(name))))
+        lesion_edges.append(edges_of(rows_sharing(manifest.column(name))))
     if against is not None:
-        lesion_edges.append(_edges(_known_lesions(matches, against)))
+        lesion_edges.append(edges_of(_known_lesions(matches, against)))
     known = _joined(n, lesion_edges)
     suspected = _unknown(suspected, known)
     return Duplicates(
@@ -101,7 +101,7 @@ def _is_copy_name(path: str) -> bool:
     return _COPY_NAME.search(stem) is not None
 
 
-def _runs(keys: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
+def rows_sharing(keys: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
     """Rows that share a key, for keys that stand more than once; None is no key."""
     rows: dict[Hashable, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
@@ -110,7 +110,8 @@ def _runs(keys: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group) for group in rows.values() if len(group) > 1)
 
 
-def _edges(groups: Iterable[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def edges_of(groups: Iterable[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """int64 (E,) twice: pairs that join each group, from its first row to each other one."""
     pairs = [(group[0], other) for group in groups for other in group[1:]]
     first, second = zip(*pairs, strict=True) if pairs else ((), ())
     return np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)

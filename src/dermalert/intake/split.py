@@ -30,8 +30,7 @@ def split(manifest: Manifest, *, validation: float = 0.2, test: float = 0.2, see
     if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise DataError(f"validation={validation} and test={test} must be shares that leave something to train on.")
     given = np.array([word or "train" for word in manifest.column("given_split")], dtype=object)
-    groups, labelled = group_numbers(manifest), _labelled(manifest)
-    usable = labelled & (np.array(manifest.column("resolution"), dtype=object) != "drop")
+    groups, labelled, kept = group_numbers(manifest), _labelled(manifest), usable(manifest)
     parts = given.copy()
     if "validation" in given:
         _keep_groups_whole(parts, groups)
@@ -39,10 +38,10 @@ def split(manifest: Manifest, *, validation: float = 0.2, test: float = 0.2, see
         shares = {"train": 1 - validation, "validation": validation}
         if "test" not in given:
             shares = {"train": 1 - validation - test, "validation": validation, "test": test}
-        rows = usable & (given != "test")
+        rows = kept & (given != "test")
         parts[rows] = divide(groups[rows], _classes(manifest)[rows], shares, seed=seed)
     # A given test folder stays whole, dubious labels included: `clean_test` is the other view of it.
-    parts[~usable & (given != "test")] = ""
+    parts[~kept & (given != "test")] = ""
     parts[~labelled] = ""
     _check_parts(parts)
     return manifest.with_columns(split=[part or None for part in parts])
@@ -124,6 +123,12 @@ def _fill(wanting: NDArray[np.float64], members: int) -> NDArray[np.int64]:
     rest = np.argsort(-(ideal - whole), kind="stable")[: members - whole.sum()]
     whole[rest] += 1
     return np.repeat(np.arange(len(wanting)), whole)
+
+
+def usable(manifest: Manifest) -> NDArray[np.bool_]:
+    """bool (N,): pictures with a label that the audit does not propose to drop."""
+    kept = np.array(manifest.column("resolution"), dtype=object) != "drop"
+    return np.asarray(_labelled(manifest) & kept, dtype=bool)
 
 
 def _labelled(manifest: Manifest) -> NDArray[np.bool_]:
