@@ -1,6 +1,6 @@
 """The audit: what is wrong with a data set, before a model is trained on it.
 
-Comes in: an `Index`, and perhaps that of another set. Goes out: an `AuditReport` and the manifest with groups and
+Comes in: an `Index`, and perhaps the Manifest of another set. Goes out: an `AuditReport` and the manifest with groups and
 a proposed resolution a row. It changes no file, and it opens none: `audit_page` shows the pictures.
 """
 
@@ -103,7 +103,7 @@ def audit(
     index: Index,
     *,
     kind: str,
-    against: Index | None = None,
+    against: Manifest | None = None,
     suspected: SameLesion | None = None,
     seed: int = 0,
 ) -> AuditReport:
@@ -115,9 +115,8 @@ def audit(
         suspected: pairs of rows that look like one lesion.
         seed: of the folds of the shift check.
     """
-    other = against.manifest if against else None
-    duplicates = find(index.manifest, other, suspected=suspected)
-    resolutions = resolve(index.manifest, duplicates, other)
+    duplicates = find(index.manifest, against, suspected=suspected)
+    resolutions = resolve(index.manifest, duplicates, against)
     manifest = index.manifest.with_columns(
         duplicate_group=_shared_only(duplicates.picture_group),
         group=duplicates.lesion_group,
@@ -133,7 +132,7 @@ def audit(
     leaked = _leaked(index.manifest, duplicates.known_group)
     return AuditReport(
         manifest=manifest,
-        against=other,
+        against=against,
         kind=kind,
         statistics=index.statistics,
         duplicates=duplicates,

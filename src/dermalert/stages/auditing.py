@@ -48,7 +48,7 @@ def run_audit(
     """
     listing = list_data(data, table=table, columns=columns)
     ours = examine(listing, workers=workers)
-    theirs = examine(list_data(against), workers=workers) if against else None
+    theirs = examine(list_data(against), workers=workers).manifest if against else None
     report = audit(ours, kind=listing.kind, against=theirs, suspected=suspect(ours.manifest, workers), seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     report.manifest.write(out / "manifest.parquet")
