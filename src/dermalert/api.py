@@ -93,7 +93,7 @@ def audit(
         )
     listing = list_data(Path(data), table=_path(table), columns=columns)
     ours = examine(listing, workers=workers)
-    theirs = None if against is None else examine(list_data(Path(against)), workers=workers)
+    theirs = None if against is None else examine(list_data(Path(against)), workers=workers).manifest
     suspected = suspect(ours.manifest, workers)
     return auditing.audit(ours, kind=listing.kind, against=theirs, suspected=suspected, seed=seed)
 
