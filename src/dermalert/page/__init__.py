@@ -6,6 +6,7 @@ It reads no files but its own templates, and never decides what a figure means.
 
 from __future__ import annotations
 
+from dermalert.page.comparing import Frame, Whisker, forest, panel
 from dermalert.page.figures import (
     Legend,
     class_distribution,
@@ -19,11 +20,15 @@ from dermalert.page.page import render, write
 from dermalert.page.thumbnails import Picture, picture, thumbnail
 
 __all__ = [
+    "Frame",
     "Legend",
     "Picture",
+    "Whisker",
     "class_distribution",
     "curves",
+    "forest",
     "histograms",
+    "panel",
     "picture",
     "precision_recall",
     "reliability",
