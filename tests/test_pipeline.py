@@ -127,7 +127,7 @@ def test_an_interrupted_build_never_passes_as_complete(
         def die(*_: object) -> None:
             raise Death
 
-        patch.setattr(pipeline, "_move_into_place", die)
+        patch.setattr(pipeline, "move_into_place", die)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill cleans nothing up
         with pytest.raises(Death):
             build(files, tmp_path / "cache")

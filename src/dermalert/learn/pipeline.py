@@ -84,11 +84,11 @@ class DecodedCache:
         if found is not None and not any(_loads(error.path, size) for error in found.refused):
             return found
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        sweep(folder)
         aside = Path(tempfile.mkdtemp(prefix=f"{home.name}.", suffix=".partial", dir=folder))
         try:
             _write(aside, paths, size, workers or os.cpu_count() or 1, progress)
-            _move_into_place(aside, home)
+            move_into_place(aside, home)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         made = cls._open(home, paths)
@@ -197,7 +197,8 @@ def _write(aside: Path, paths: Sequence[Path], size: tuple[int, int], workers: i
     (aside / "refused.json").write_text(json.dumps(refusals), encoding="utf-8")
 
 
-def _move_into_place(aside: Path, home: Path) -> None:
+def move_into_place(aside: Path, home: Path) -> None:
+    """Makes `aside`, now whole, the folder `home`: nobody ever sees half of it under that name."""
     if home.exists():  # stale, or finished by another process meanwhile; either way ours is as good
         old = Path(tempfile.mkdtemp(suffix=".partial", dir=home.parent))
         home.replace(old / "old")
@@ -205,7 +206,7 @@ def _move_into_place(aside: Path, home: Path) -> None:
     aside.replace(home)
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Removes what builds that were killed left behind, once nothing can still be writing to it."""
     for left in folder.glob("*.partial"):
         try:
