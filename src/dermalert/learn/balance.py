@@ -1,0 +1,255 @@
+"""What is done about rare classes: more pictures of them, more weight, or more turns.
+
+Comes in: the class of each picture and the training rows. Goes out: drawn pictures, weights, an order, or a prior.
+All of it looks at training rows alone and comes after the split: a changed copy of a training picture must never
+stand in validation, where the public's notebooks put it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermalert.errors import DataError, MissingExtra
+from dermalert.learn.pipeline import move_into_place, sweep
+
+# Raise when `_augmentor` would draw other pictures: old caches are then left alone and new ones made.
+OPERATIONS_VERSION = 1
+NO_CLASS = -1
+_CHUNK = 256
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Pictures, and more of the rare classes made of them.
+
+    Attributes:
+        pixels: uint8 (N + M, H, W, 3), the given pictures unchanged, then the drawn ones; memory-mapped read-only
+            where M is not 0.
+        origin: int64 (M,), the training row that each drawn picture was made from, and whose label it has.
+    """
+
+    pixels: NDArray[np.uint8]
+    origin: Rows
+
+
+def fill_up(
+    pixels: NDArray[np.uint8],
+    rows: Rows,
+    classes: Rows,
+    *,
+    seed: int,
+    folder: Path,
+    key: str,
+    to: int | None = None,
+    progress: bool = True,
+) -> Filled:
+    """Every class filled up to the largest by the Augmentor library, from `folder` if an earlier call left it there.
+
+    The pictures of a class take turns as origins. A cache is found by what it was made from; it is written aside and
+    renamed when whole, so a build that is cut off is never taken for one.
+
+    Augmentor: Bloice, Roth, Holzinger, Bioinformatics 35:4522 (2019).
+
+    Args:
+        pixels: uint8 (N, H, W, 3).
+        rows: int64 (T,), the training rows: no other row is ever an origin.
+        classes: int64 (N,), the class of each picture, `NO_CLASS` where it has not exactly one; those are not filled.
+        seed: other seeds, other pictures.
+        folder: where caches are kept; made if missing.
+        key: names the content of `pixels`, such as a hash of their files' hashes.
+        to: pictures that each class shall have at least, in place of as many as the largest.
+        progress: whether a bar is shown on stderr.
+
+    Raises:
+        DataError: the arrays do not fit together, or `to` is below 1.
+        MissingExtra: Augmentor is not installed.
+    """
+    _check(rows, classes)
+    if len(classes) != len(pixels) or (to is not None and to < 1):
+        raise DataError(f"{len(pixels)} pictures, {len(classes)} classes, to be filled up to {to}: they do not fit.")
+    origin = _origins(rows, classes, seed, to)
+    if not len(origin):
+        return Filled(pixels, origin)
+    home, shape = folder / _name(key, origin, seed), (len(pixels) + len(origin), *pixels.shape[1:])
+    made = _open(home, shape)
+    if made is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        aside = Path(tempfile.mkdtemp(prefix=f"{home.name}.", suffix=".partial", dir=folder))
+        try:
+            _write(aside / "pixels.npy", pixels, origin, seed, progress)
+            move_into_place(aside, home)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        made = _open(home, shape)
+    if made is None:
+        raise DataError(f"{home}: the cache just written is gone. Is another program cleaning this folder?")
+    return Filled(made, origin)
+
+
+def class_weights(classes: Rows, rows: Rows) -> NDArray[np.float32]:
+    """What each picture counts in the loss: pictures of a class together as much as those of any other.
+
+    Args:
+        classes: int64 (N,), `NO_CLASS` where a picture has not exactly one.
+        rows: int64 (T,), the training rows.
+
+    Returns:
+        float32 (N,) with mean 1 over `rows`. Rows without a class count 1, and so does what is not in `rows`.
+    """
+    _check(rows, classes)
+    weights = np.ones(len(classes), dtype=np.float32)
+    known = rows[classes[rows] >= 0]
+    present, inverse, counts = np.unique(classes[known], return_inverse=True, return_counts=True)
+    weights[known] = len(known) / (max(len(present), 1) * counts[inverse])
+    return weights
+
+
+def balanced_order(rows: Rows, classes: Rows, rng: np.random.Generator) -> Rows:
+    """An epoch of as many rows as there are, in which every class has equally many turns.
+
+    Within a class all pictures have equally many turns too, but for one: of a frequent class some have none, of a
+    rare one all have several. Rows without a class keep one turn each.
+
+    Args:
+        rows: int64 (T,), the training rows.
+        classes: int64 (N,), `NO_CLASS` where a picture has not exactly one.
+        rng: decides which pictures have one turn more, and the order.
+    """
+    _check(rows, classes)
+    unknown, known = rows[classes[rows] < 0], rows[classes[rows] >= 0]
+    present = np.unique(classes[known])
+    turns = np.full(len(present), len(known) // max(len(present), 1))
+    turns[rng.permutation(len(present))[: len(known) - turns.sum()]] += 1
+    parts = [_in_turns(known[classes[known] == each], count, rng) for each, count in zip(present, turns, strict=True)]
+    order: Rows = rng.permutation(np.concatenate([unknown, *parts]))
+    return order
+
+
+def log_prior(classes: Rows, rows: Rows, count: int) -> NDArray[np.float32]:
+    """How common each class is among the training rows, for logit adjustment (Menon et al., ICLR 2021).
+
+    Args:
+        classes: int64 (N,), `NO_CLASS` where a picture has not exactly one.
+        rows: int64 (T,), the training rows.
+        count: C, the number of classes.
+
+    Returns:
+        float32 (C,), the logarithm of each share, as if each class had one picture more, so that none is infinite.
+    """
+    _check(rows, classes)
+    known = classes[rows][classes[rows] >= 0]
+    if len(known) and known.max() >= count:
+        raise DataError(f"A picture has class {known.max()}; there are {count} classes from 0.")
+    seen = np.bincount(known, minlength=count) + 1
+    prior: NDArray[np.float32] = np.log(seen / seen.sum()).astype(np.float32)
+    return prior
+
+
+def _check(rows: Rows, classes: Rows) -> None:
+    if classes.ndim != 1 or (len(rows) and (rows.min() < 0 or rows.max() >= len(classes))):
+        raise DataError(f"Training rows and classes of shape {classes.shape} do not fit together.")
+
+
+def _in_turns(members: Rows, count: int, rng: np.random.Generator) -> Rows:
+    """`count` of the members, each as often as any other or once more."""
+    rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+    chosen: Rows = np.concatenate([members[:0], *rounds])[:count]
+    return chosen
+
+
+def _origins(rows: Rows, classes: Rows, seed: int, to: int | None) -> Rows:
+    known = rows[classes[rows] >= 0]
+    present, counts = np.unique(classes[known], return_counts=True)
+    target = to if to is not None else counts.max(initial=0)
+    parts = [
+        _in_turns(known[classes[known] == each], max(target - count, 0), np.random.default_rng((seed, each)))
+        for each, count in zip(present, counts, strict=True)
+    ]
+    origins: Rows = np.concatenate([rows[:0], *parts]).astype(np.int64)
+    return origins
+
+
+def _name(key: str, origin: Rows, seed: int) -> str:
+    try:
+        version = metadata.version("Augmentor")
+    except metadata.PackageNotFoundError:
+        raise MissingExtra("Filling up rare classes", "train") from None
+    about = {"operations": OPERATIONS_VERSION, "augmentor": version, "key": key, "seed": seed}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest.update(origin.tobytes())
+    return f"filled-{digest.hexdigest()[:32]}"
+
+
+def _open(home: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    try:
+        pixels: NDArray[np.uint8] = np.load(home / "pixels.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):  # absent, or cut short by a full disk: make it again
+        return None
+    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def _write(file: Path, pixels: NDArray[np.uint8], origin: Rows, seed: int, progress: bool) -> None:
+    count, height, width, _ = pixels.shape
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count + len(origin), height, width, 3)}
+    with (
+        file.open("wb") as out,
+        tqdm(total=len(origin), desc="filling up", unit="picture", disable=not progress) as bar,
+    ):
+        np.lib.format.write_array_header_1_0(out, header)
+        for start in range(0, count, _CHUNK):
+            out.write(np.ascontiguousarray(pixels[start : start + _CHUNK]).data)
+        for number, row in enumerate(origin):
+            out.write(np.ascontiguousarray(_drawn(pixels[row], f"{seed}/{number}")).data)
+            bar.update()
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _drawn(picture: NDArray[np.uint8], seed: str) -> NDArray[np.uint8]:
+    with _chance(seed):
+        changed: NDArray[np.uint8] = _augmentor(picture)()
+    return changed
+
+
+def _augmentor(picture: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+    """The library's pipeline on one picture, with the operations that public notebooks on these pictures use."""
+    from Augmentor import DataPipeline
+
+    short = min(picture.shape[:2])
+    pipeline = DataPipeline([[picture]])
+    pipeline.rotate(probability=0.7, max_left_rotation=10, max_right_rotation=10)
+    pipeline.flip_left_right(probability=0.5)
+    pipeline.flip_top_bottom(probability=0.5)
+    pipeline.zoom(probability=0.5, min_factor=1.05, max_factor=1.2)
+    pipeline.random_distortion(probability=0.5, grid_width=4, grid_height=4, magnitude=max(short // 30, 1))
+    return lambda: pipeline.sample(1)[0][0]
+
+
+@contextlib.contextmanager
+def _chance(seed: str) -> Iterator[None]:
+    """The library draws from the process's own generators: seeded here, and afterwards as they were."""
+    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "little"))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)  # noqa: NPY002
