@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dermalert.errors import BundleError, DataError
 from dermalert.judge.calibration import Temperature
 from dermalert.judge.operating import OperatingPoint
+from dermalert.taxonomy import MELANOMA, NAMES
 
 FORMAT_VERSION = 1
-MAX_BYTES = 2 << 30
+MAX_BYTES = 2 << 30  # of the model; Protocol Buffers, which ONNX is written in, allow no more
+MAX_TEXT = 4 << 20  # of the facts and the card
+MAX_SIDE = 4096  # pixels
 FACTS, MODEL, CARD = "bundle.json", "model.onnx", "card.md"
+_FIT, _RANGE = "squash", [0, 255]
 
 
 @dataclass(frozen=True)
@@ -51,77 +58,153 @@ class Bundle:
     card: str
 
     def save(self, folder: Path) -> None:
-        """Writes the bundle; an older one of the same name is replaced."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {MODEL: self.model, CARD: self.card.encode()}
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        """Writes the bundle; an older one of the same name is replaced once the new one is on the disk whole.
+
+        A save that breaks off leaves the old bundle, or a mixture that no hash fits and `load` refuses.
+
+        Raises:
+            BundleError: a field has a value that `load` would refuse.
+        """
+        content = {MODEL: self.model, CARD: self.card.encode()}
         facts = {
             "format": FORMAT_VERSION,
             "name": self.name,
             "classes": list(self.classes),
-            "preprocessing": {"width": self.size[0], "height": self.size[1], "fit": "squash", "range": [0, 255]},
+            "preprocessing": {"width": self.size[0], "height": self.size[1], "fit": _FIT, "range": _RANGE},
             "temperature": self.temperature.value,
             "operating_point": self.operating_point.to_json() if self.operating_point else None,
             "data": dict(self.data),
             "versions": dict(self.versions),
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "files": {name: hashlib.sha256(part).hexdigest() for name, part in content.items()},
         }
-        (folder / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+        _fields(facts, folder / FACTS)
+        content[FACTS] = (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode()
+        _write(folder, content)
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
         """Reads a bundle and checks every file against its hash.
 
         Raises:
-            BundleError: a file is missing, altered, too large or of a newer format.
+            BundleError: a file is missing, altered, too large or of a newer format, or a field makes no sense.
         """
-        facts = _facts(folder)
+        facts = _facts(folder / FACTS)
         files = facts.get("files")
         if not isinstance(files, dict) or set(files) != {MODEL, CARD}:
             raise BundleError(f"{folder / FACTS}: must list exactly {MODEL} and {CARD}. Export the bundle again.")
-        content = {name: _checked(folder / name, digest) for name, digest in files.items()}
-        try:
-            point = facts["operating_point"]
-            shape = facts["preprocessing"]
-            return cls(
-                name=str(facts["name"]),
-                classes=tuple(str(word) for word in facts["classes"]),
-                size=(int(shape["width"]), int(shape["height"])),
-                temperature=Temperature(float(facts["temperature"])),
-                operating_point=None if point is None else OperatingPoint.from_json(point),
-                data=dict(facts["data"]),
-                versions=dict(facts["versions"]),
-                model=content[MODEL],
-                card=content[CARD].decode(),
-            )
-        except (DataError, KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{folder / FACTS}: a field is missing or wrong ({error}). Export it again.") from None
+        fields = _fields(facts, folder / FACTS)
+        card = _checked(folder / CARD, files[CARD], MAX_TEXT).decode(errors="replace")
+        return cls(**fields, model=_checked(folder / MODEL, files[MODEL], MAX_BYTES), card=card)
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    file = folder / FACTS
+def _write(folder: Path, content: Mapping[str, bytes]) -> None:
+    """Writes all files aside, then gives them their names, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {name: folder / f"{name}.part" for name in content}
     try:
-        facts = json.loads(_read(file))
-    except ValueError:
+        for name, part in parts.items():
+            with part.open("wb") as stream:
+                stream.write(content[name])
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name, part in parts.items():
+            part.replace(folder / name)
+    except OSError:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(_read(file, MAX_TEXT), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         raise BundleError(f"{file}: not readable as JSON. Copy the bundle again.") from None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT_VERSION:
-        found = facts.get("format") if isinstance(facts, dict) else None
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if not isinstance(facts, dict) or found != FORMAT_VERSION:
         raise BundleError(f"{file}: bundle format {found}; this Dermalert reads {FORMAT_VERSION}. Update Dermalert.")
     return facts
 
 
-def _checked(file: Path, digest: object) -> bytes:
-    content = _read(file)
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _fields(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The attributes that the facts hold, each checked: a threshold of NaN would never alert, and nobody would see."""
+    try:
+        classes = _classes(facts["classes"])
+        return {
+            "name": _of_kind(facts["name"], str, "name"),
+            "classes": classes,
+            "size": _size(facts["preprocessing"]),
+            "temperature": Temperature(_number(facts["temperature"], lambda t: 0 < t < math.inf, "temperature")),
+            "operating_point": _operating_point(facts["operating_point"], classes),
+            "data": _of_kind(facts["data"], dict, "data"),
+            "versions": {
+                library: _of_kind(version, str, f"version of {library}")
+                for library, version in _of_kind(facts["versions"], dict, "versions").items()
+            },
+        }
+    except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise BundleError(f"{file}: a field is missing or wrong ({why}). Export it again.") from None
+
+
+def _of_kind(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{what} is {value!r:.60}")
+    return value
+
+
+def _number(value: Any, fits: Callable[[float], bool], what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not fits(float(value)):
+        raise ValueError(f"{what} is {value!r:.60}")
+    return float(value)
+
+
+def _classes(words: Any) -> tuple[str, ...]:
+    if not isinstance(words, list) or len(words) < 2 or len(set(map(str, words))) < len(words):
+        raise ValueError(f"classes are {words!r:.200}")
+    if unknown := [word for word in words if word not in NAMES]:
+        raise ValueError(f"class {unknown[0]!r:.60} is no diagnosis known here")
+    return tuple(words)
+
+
+def _size(shape: Any) -> tuple[int, int]:
+    if (shape["fit"], shape["range"]) != (_FIT, _RANGE):
+        raise ValueError("preprocessing other than squashing, or to another range than 0 to 255")
+    for side in ("width", "height"):
+        if type(shape[side]) is not int or not 1 <= shape[side] <= MAX_SIDE:
+            raise ValueError(f"{side} is {shape[side]!r:.60}")
+    return shape["width"], shape["height"]
+
+
+def _operating_point(plain: Any, classes: tuple[str, ...]) -> OperatingPoint | None:
+    if plain is None:
+        return None
+    point = OperatingPoint.from_json(plain)
+    _number(plain["threshold"], lambda t: 0 <= t < 1, "threshold")
+    _number(plain["target"], lambda t: 0 < t < 1, "target sensitivity")
+    if MELANOMA not in classes:
+        raise ValueError(f"a threshold on {MELANOMA}, which is none of the classes")
+    return point
+
+
+def _checked(file: Path, digest: object, limit: int) -> bytes:
+    content = _read(file, limit)
     if hashlib.sha256(content).hexdigest() != digest:
         raise BundleError(f"{file}: its content is not what the bundle was saved with. Copy the bundle again.")
     return content
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, limit: int) -> bytes:
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise BundleError(f"{file}: {file.stat().st_size} bytes; no bundle file is larger than {MAX_BYTES}.")
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+            raise BundleError(f"{file}: is not a file. Copy the bundle again.")
+        if status.st_size > limit:
+            raise BundleError(f"{file}: {status.st_size} bytes; no bundle file is larger than {limit}.")
         return file.read_bytes()
     except OSError as error:
         raise BundleError(

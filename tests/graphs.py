@@ -1,0 +1,84 @@
+"""Bundles whose graph is written by hand, so that scoring is tested without training anything.
+
+The graph's logits are the picture's mean red, green and blue in [0, 255] times a matrix, plus an offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from dermalert.bundle.format import Bundle
+from dermalert.judge.calibration import Temperature
+from dermalert.judge.intervals import Interval
+from dermalert.judge.operating import OperatingPoint
+
+CLASSES = ("melanoma", "nevus", "vascular lesion")
+SIZE = (20, 16)
+# Red pictures are melanomas, green ones nevi, blue ones vascular lesions.
+WEIGHTS = np.eye(3, dtype=np.float32) / 25
+
+
+def graph(
+    weights: NDArray[np.float32] = WEIGHTS,
+    *,
+    size: tuple[int, int] = SIZE,
+    kind: int = TensorProto.FLOAT,
+    pictures: int | str = "pictures",
+    inputs: Sequence[str] = ("pixels",),
+    outputs: Sequence[str] = ("logits",),
+    channels: int = 3,
+    offset: Any = None,
+) -> bytes:
+    """An ONNX graph; the options make it one that no bundle may have. `offset`: a TensorProto named `offset`."""
+    classes = weights.shape[1]
+    offset = offset or numpy_helper.from_array(np.zeros(classes, np.float32), "offset")
+    width, height = size
+    nodes = [
+        helper.make_node("Cast", [inputs[0]], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["product"]),
+        *(helper.make_node("Add", ["product", "offset"], [name]) for name in outputs),
+    ]
+    taken = [helper.make_tensor_value_info(name, kind, [pictures, height, width, channels]) for name in inputs]
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [pictures, classes]) for name in outputs]
+    held = [numpy_helper.from_array(weights.astype(np.float32), "weights"), offset]
+    made = helper.make_graph(nodes, "mean colour", taken, given, held)
+    content: bytes = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    ).SerializeToString()
+    return content
+
+
+def point(threshold: float) -> OperatingPoint:
+    some = Interval(0.96, 0.9, 1.0)
+    return OperatingPoint("screening", threshold, some, some, positives=40, negatives=80, target=0.95)
+
+
+def bundle(*, threshold: float | None = 0.5, classes: tuple[str, ...] = CLASSES, **changes: Any) -> Bundle:
+    """A whole bundle; `changes` replace its fields."""
+    fields: dict[str, Any] = {
+        "name": "mean colour",
+        "classes": classes,
+        "size": SIZE,
+        "temperature": Temperature(1.5),
+        "operating_point": None if threshold is None else point(threshold),
+        "data": {"source": "drawn", "fingerprint": "0" * 64, "train_pictures": 12},
+        "versions": {"dermalert": "0", "python": "3"},
+        "model": graph(),
+        "card": "# Model card: mean colour\n",
+    }
+    return Bundle(**{**fields, **changes})
+
+
+def paint(file: Path, colour: tuple[int, int, int], **options: Any) -> Path:
+    """A picture of one colour, without loss, so that its probabilities are known."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE, colour).save(file, "PNG", **options)
+    return file
