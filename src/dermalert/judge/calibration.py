@@ -148,7 +148,10 @@ def _checked(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 def _why_at_bound(value: float) -> str:
     if value < 1:
-        reason = "the model makes no (or hardly a) mistake on the validation pictures, too few to show how unsure it is"
+        reason = (
+            "the model makes no (or hardly a) mistake on the validation pictures, too few to show how unsure it is, or "
+            "its outputs hardly differ"
+        )
     else:
         reason = "the model's outputs say next to nothing about the validation pictures' diagnoses"
     return f"The temperature stopped at its limit of {value:.3g}: {reason}. Do not trust its probabilities."

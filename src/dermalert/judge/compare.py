@@ -13,6 +13,11 @@ also says whether it stands when all comparisons made together are allowed for: 
 of any of them in a draw sets one bar for all (the single-step maximum of Westfall and Young, Resampling-Based
 Multiple Testing, 1993, section 2.6). Unlike Bonferroni's or Holm's it makes use of the models' resemblance, and
 unlike them it needs no p-values smaller than a thousand draws can show.
+
+Measured on drawn scores: nine models no better than the baseline, five figures, 200 studies each of 90, 180 and 450
+pictures. Some interval left 0 out in 81, 83 and 81 % of the studies; something stood in 7, 6 and 5 %. By figure, an
+interval called 95 % left 0 out in 7 to 8 % of the comparisons for the AUC, 6 to 7 % for the accuracies, and 9 to 11 %
+for the calibration error, which resampling inflates: read a single verdict on that one with more doubt.
 """
 
 from __future__ import annotations

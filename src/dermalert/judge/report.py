@@ -161,12 +161,13 @@ def _charts(evaluations: Mapping[str, Evaluation]) -> dict[str, list[_Chart]]:
             curves = evaluation.curves[question]
             roc[name] = curves.false_positive_rate, curves.true_positive_rate
             pr[name] = curves.recall, curves.precision
+        dot = _operating_dot(evaluations, question)
         rates.append(
             _Chart(
-                page.roc(roc, question=question, operating=_operating_dot(evaluations, question)),
+                page.roc(roc, question=question, operating=dot),
                 f"ROC, {question}.",
                 "Up and to the left is better; on the dotted diagonal is guessing. "
-                + ("The round mark is the alert at its threshold, on the last set." if question == "melanoma" else ""),
+                + ("The round mark is the alert at its threshold, on the last set." if dot else ""),
                 _legend(evaluations, f"{question}_auc", "AUC"),
             )
         )

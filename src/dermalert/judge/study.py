@@ -261,9 +261,7 @@ def _differences(study: Study, view: str) -> tuple[dict[str, dict[str, Differenc
 def _no_baseline(study: Study, view: str) -> str:
     state = study.arm(study.baseline).state
     if state != DONE:
-        return (
-            f"There is nothing to compare with: {study.baseline} was {'skipped' if state == SKIPPED else 'not done'}."
-        )
+        return f"There is nothing to compare with: {study.baseline} {'was skipped' if state == SKIPPED else 'failed'}."
     return f"{study.baseline} was not judged on {view}."
 
 

@@ -186,7 +186,10 @@ def choice(study: Study) -> str:
     if arm is None:
         return ""
     there = arm.runs[0].evaluations[VALIDATION].figures["melanoma_auc"]
-    sentence = f"By validation one would choose {arm.name}: its melanoma AUC is the highest there, {_spoken(there)}."
+    by_mean = " in the mean of its trainings; the first has" if len(arm.runs) > 1 else ","
+    sentence = (
+        f"By validation one would choose {arm.name}: its melanoma AUC is the highest there{by_mean} {_spoken(there)}."
+    )
     here = arm.runs[0].evaluations.get(study.headline)
     if study.headline == VALIDATION or here is None:
         return sentence
