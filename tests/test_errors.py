@@ -56,7 +56,7 @@ def test_a_refusal_comes_back_whole_from_a_worker_process(kind: type[RefusedFile
 
 
 def test_a_missing_extra_says_how_to_install_it() -> None:
-    assert "pip install 'dermalert[train]'" in str(MissingExtra("Training", "train"))
+    assert "pip install '.[train]'" in str(MissingExtra("Training", "train"))
 
 
 def test_a_hostile_name_cannot_break_out_of_its_line() -> None:

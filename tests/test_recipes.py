@@ -182,5 +182,5 @@ def test_an_unknown_network_or_an_open_precision_is_refused() -> None:
 def test_without_the_training_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", None)
     backend.cache_clear()
-    with pytest.raises(MissingExtra, match=r"dermalert\[train\]"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[train\]'"):
         backend()

@@ -88,7 +88,7 @@ class MissingExtra(DermalertError):
     """An optional part of Dermalert is needed and not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the optional part [{extra}]. Install it with: pip install 'dermalert[{extra}]'")
+        super().__init__(f"{what} needs the optional part [{extra}]. Install it from your clone of Dermalert: pip install '.[{extra}]'")
 
 
 def printable(text: str) -> str:
