@@ -329,7 +329,7 @@ def test_a_study_of_which_nothing_was_trained_is_still_a_page(tmp_path: Path) ->
 
 def test_a_baseline_alone_is_a_page_without_comparisons() -> None:
     text = _shown(_small(arms=[arm("plain")])).text
-    assert "comparisons were made" not in text
+    assert "How many comparisons" not in text
     assert "1 way of training" in text
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dermalert import page
-from dermalert.judge.compare import ALIKE, BETTER, UNKNOWN, WORSE
+from dermalert.judge.compare import BETTER, UNKNOWN, WORSE
 from dermalert.judge.study import Arm, ArmRun, Compared, Study, all_views, compared
 from dermalert.judge.study_json import study_json
 from dermalert.judge.study_tables import (
@@ -117,26 +117,17 @@ def study_html(study: Study, made_of: Compared, *, samples: Samples, command: st
     )
 
 
-@dataclass(frozen=True)
-class _Comparisons:
-    view: str
-    made: int
-    excluding: int
-    by_chance: str
-    standing: int
-
-
-def _comparisons(study: Study, made: Compared) -> list[_Comparisons]:
-    """How many differences each view shows, and how many of them chance alone would let leave 0 out."""
+def _comparisons(study: Study, made: Compared) -> list[list[str]]:
+    """By view: differences made, how many chance alone would let leave 0 out, how many do, how many stand together."""
     rows = []
     for view in all_views(study):
         found = [one for figures in made.differences.get(view, {}).values() for one in figures.values()]
-        if not found:
-            continue
-        number = made.comparisons(view)
-        excluding = sum(one.verdict not in (ALIKE, UNKNOWN) for one in found)
-        by_chance = f"{(1 - study.level) * number:.1f}"
-        rows.append(_Comparisons(view, number, excluding, by_chance, sum(one.stands for one in found)))
+        if found:
+            number = made.comparisons(view)
+            excluding = sum(one.verdict in (BETTER, WORSE) for one in found)
+            standing = sum(one.stands for one in found)
+            by_chance = f"{(1 - study.level) * number:.1f}"
+            rows.append([view, count(number), by_chance, count(excluding), count(standing)])
     return rows
 
 
