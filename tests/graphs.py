@@ -1,6 +1,6 @@
 """Bundles whose graph is written by hand, so that scoring is tested without training anything.
 
-The graph's logits are the picture's mean red, green and blue in [0, 255] times a matrix, plus an offset.
+The graph's logits are the picture's mean red, green and blue in [0, 255] times a matrix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS = np.eye(3, dtype=np.float32) / 25
 
 
 def graph(
-    weights: NDArray[np.float32] = WEIGHTS,
+    weights: NDArray[np.float32] | TensorProto = WEIGHTS,
     *,
     size: tuple[int, int] = SIZE,
     kind: int = TensorProto.FLOAT,
@@ -34,22 +34,20 @@ def graph(
     inputs: Sequence[str] = ("pixels",),
     outputs: Sequence[str] = ("logits",),
     channels: int = 3,
-    offset: Any = None,
 ) -> bytes:
-    """An ONNX graph; the options make it one that no bundle may have. `offset`: a TensorProto named `offset`."""
-    classes = weights.shape[1]
-    offset = offset or numpy_helper.from_array(np.zeros(classes, np.float32), "offset")
+    """An ONNX graph; the options make it one that no bundle may have."""
+    if isinstance(weights, np.ndarray):
+        weights = numpy_helper.from_array(weights.astype(np.float32), "weights")
+    classes = weights.dims[1]
     width, height = size
     nodes = [
         helper.make_node("Cast", [inputs[0]], ["real"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights"], ["product"]),
-        *(helper.make_node("Add", ["product", "offset"], [name]) for name in outputs),
+        *(helper.make_node("MatMul", ["mean", "weights"], [name]) for name in outputs),
     ]
     taken = [helper.make_tensor_value_info(name, kind, [pictures, height, width, channels]) for name in inputs]
     given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [pictures, classes]) for name in outputs]
-    held = [numpy_helper.from_array(weights.astype(np.float32), "weights"), offset]
-    made = helper.make_graph(nodes, "mean colour", taken, given, held)
+    made = helper.make_graph(nodes, "mean colour", taken, given, [weights])
     content: bytes = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
     ).SerializeToString()
