@@ -37,11 +37,11 @@ class RandAugment:
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         """The pictures uint8 (B, H, W, 3) after two operations each; the same generator gives the same ones."""
-        shape = (_ROUNDS, len(pixels))
+        chance = rng.random((len(pixels), _ROUNDS, 2))  # a picture's chance is its own, however many follow it
         known = len(_MOVES) + len(_COLOURS) + len(self._singly)
-        chosen = rng.integers(known + 1, size=shape)  # the last one leaves the picture as it is
-        amounts = rng.uniform(-self._strength, self._strength, size=shape)
-        for which, amount in zip(chosen, amounts, strict=True):
+        chosen = (chance[..., 0] * (known + 1)).astype(np.int64)  # the last one leaves the picture as it is
+        amounts = self._strength * (2 * chance[..., 1] - 1)
+        for which, amount in zip(chosen.T, amounts.T, strict=True):
             pixels = self._round(pixels.copy(), which, amount)
         return pixels
 
