@@ -1,21 +1,27 @@
 """Networks, by name.
 
-Comes in: a recipe and a number of classes. Goes out: an untrained Keras model.
-It knows nothing of data or training. Initial weights depend on the recipe's seed alone.
+Comes in: a recipe and a number of classes. Goes out: a Keras model that has learned nothing of the recipe's pictures.
+It knows nothing of data or training. Initial weights depend on the recipe's seed and starting weights alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dermalert.errors import RunError
+from dermalert.learn.backbones import applications
+from dermalert.learn.backbones import mobilenetv2 as packaged
 from dermalert.learn.backend import backend
 from dermalert.learn.recipes import Recipe
 
+_KERAS = "keras/"
+_STAGES = 4  # that a network of keras.applications is cut into
+_HEAD_SEED = 4
+
 
 def build(recipe: Recipe, classes: int) -> Any:
-    """The recipe's network with fresh weights.
+    """The recipe's network, ready to learn.
 
     Args:
         recipe: its `precision` must be decided: `float32` or `mixed_bfloat16`.
@@ -25,47 +31,123 @@ def build(recipe: Recipe, classes: int) -> Any:
         keras.Model from uint8 or float32 (N, H, W, 3) in [0, 255] to logits, float32 (N, classes).
 
     Raises:
-        RunError: no network of that name, or a precision of `auto`.
+        RunError: no network of that name, a precision of `auto`, a size that the network cannot do, or starting
+            weights that cannot be had or read.
         MissingExtra: Keras is not installed.
     """
-    if recipe.network not in NETWORKS:
-        raise RunError(f"There is no network {recipe.network!r}. Known: {', '.join(NETWORKS)}.")
+    _check(recipe)
+    keras = backend().keras
+    width, height = recipe.size
+    inputs = keras.Input((height, width, 3), name="picture")
+    pixels = _prepared(inputs, recipe)
+    features = _features(pixels, recipe)
+    logits = keras.layers.Dense(
+        classes, kernel_initializer=_glorot(recipe, _HEAD_SEED), dtype="float32", name="logits"
+    )(features)
+    return keras.Model(inputs, logits, name=recipe.network.replace("/", "_").replace("-", "_"))
+
+
+def stages(model: Any) -> tuple[tuple[Any, ...], ...]:
+    """The trainable variables of a model that `build` made, from the head down to the first layers.
+
+    A network without a backbone is one stage. Every trainable variable is in exactly one stage.
+    """
+    backbone = _backbone(model)
+    if backbone is None:
+        return (tuple(model.trainable_variables),)
+    groups = _by_resolution(backbone) if backbone.name == packaged.NAME else _by_depth(backbone)
+    inside = {id(variable) for variable in backbone.trainable_variables}
+    head = tuple(variable for variable in model.trainable_variables if id(variable) not in inside)
+    return (head, *reversed(groups))
+
+
+def _check(recipe: Recipe) -> None:
+    known = ("plain-cnn", "mobilenetv2")
+    if recipe.network not in known and not recipe.network.startswith(_KERAS):
+        raise RunError(
+            f"There is no network {recipe.network!r}. Known: {', '.join(known)}, and keras/NAME for any of "
+            "keras.applications."
+        )
+    if recipe.network == "plain-cnn" and recipe.weights != "none":
+        raise RunError(f"plain-cnn starts from nothing: its weights are 'none', not {recipe.weights!r}.")
     if recipe.precision == "auto":
         raise RunError("Decide the precision before building: train.fastest_precision measures it.")
-    return NETWORKS[recipe.network](recipe, classes)
 
 
-def plain_cnn(recipe: Recipe, classes: int) -> Any:
-    """Three convolution and pooling blocks and two dense layers, as in TensorFlow's tutorial.
+def _prepared(inputs: Any, recipe: Recipe) -> Any:
+    """What the network sees of a picture, still in [0, 255]: the recipe's `prepare` goes here."""
+    if recipe.prepare:
+        raise RunError(f"No layer does {', '.join(recipe.prepare)} yet.")
+    return inputs
+
+
+def _features(pixels: Any, recipe: Recipe) -> Any:
+    if recipe.network == "plain-cnn":
+        return _plain_cnn(pixels, recipe)
+    layers = backend().keras.layers
+    maps = _mobilenetv2(pixels, recipe) if recipe.network == "mobilenetv2" else _application(pixels, recipe)
+    # In float32 whatever the precision: a mean over many bfloat16 values would lose what tells them apart.
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(maps)
+    return layers.Dropout(recipe.dropout, seed=recipe.seed, dtype="float32")(pooled) if recipe.dropout else pooled
+
+
+def _plain_cnn(pixels: Any, recipe: Recipe) -> Any:
+    """Three convolution and pooling blocks and a dense layer, as in TensorFlow's tutorial.
 
     The tutorial applies ReLU before pooling. Here it comes after: both only ever keep the larger value, so
     the function is the same, and ReLU and its gradient see a quarter of the values.
 
     Source: https://www.tensorflow.org/tutorials/images/classification
     """
-    keras = backend().keras
-    layers = keras.layers
-    policy = keras.DTypePolicy(recipe.precision)
-
-    def weights(index: int) -> Any:
-        return keras.initializers.GlorotUniform(seed=recipe.seed * 1000 + index)
-
-    width, height = recipe.size
-    stack = [keras.Input((height, width, 3), name="picture"), layers.Rescaling(1 / 255, dtype=policy)]
+    layers, policy = backend().keras.layers, _policy(recipe)
+    maps = layers.Rescaling(1 / 255, dtype=policy)(pixels)
     for index, filters in enumerate((16, 32, 64)):
-        stack += [
-            layers.Conv2D(filters, 3, padding="same", kernel_initializer=weights(index), dtype=policy),
-            layers.MaxPooling2D(dtype=policy),
-            layers.ReLU(dtype=policy),
-        ]
+        initial = _glorot(recipe, index)
+        maps = layers.Conv2D(filters, 3, padding="same", kernel_initializer=initial, dtype=policy)(maps)
+        maps = layers.MaxPooling2D(dtype=policy)(maps)
+        maps = layers.ReLU(dtype=policy)(maps)
     if recipe.dropout:
-        stack.append(layers.Dropout(recipe.dropout, seed=recipe.seed, dtype=policy))
-    stack += [
-        layers.Flatten(dtype=policy),
-        layers.Dense(128, activation="relu", kernel_initializer=weights(3), dtype=policy),
-        layers.Dense(classes, kernel_initializer=weights(4), dtype="float32", name="logits"),
-    ]
-    return keras.Sequential(stack, name="plain_cnn")
+        maps = layers.Dropout(recipe.dropout, seed=recipe.seed, dtype=policy)(maps)
+    flat = layers.Flatten(dtype=policy)(maps)
+    return layers.Dense(128, activation="relu", kernel_initializer=_glorot(recipe, 3), dtype=policy)(flat)
 
 
-NETWORKS: dict[str, Callable[[Recipe, int], Any]] = {"plain-cnn": plain_cnn}
+def _mobilenetv2(pixels: Any, recipe: Recipe) -> Any:
+    network = packaged.mobilenetv2(pixels.shape[1:], policy=_policy(recipe), seed=recipe.seed)
+    if recipe.weights != "none":
+        packaged.load(network, None if recipe.weights == "imagenet" else Path(recipe.weights))
+    return network(pixels)
+
+
+def _application(pixels: Any, recipe: Recipe) -> Any:
+    name = recipe.network.removeprefix(_KERAS)
+    return applications.application(pixels, name, recipe.weights, policy=_policy(recipe), seed=recipe.seed)
+
+
+def _policy(recipe: Recipe) -> Any:
+    return backend().keras.DTypePolicy(recipe.precision)
+
+
+def _glorot(recipe: Recipe, index: int) -> Any:
+    return backend().keras.initializers.GlorotUniform(seed=recipe.seed * 1000 + index)
+
+
+def _backbone(model: Any) -> Any | None:
+    """The Keras model inside the model; `applications` keeps its own one layer deeper."""
+    inner = (getattr(layer, "network", layer) for layer in model.layers)
+    return next((layer for layer in inner if isinstance(layer, backend().keras.Model)), None)
+
+
+def _by_resolution(backbone: Any) -> list[tuple[Any, ...]]:
+    groups: dict[str, list[Any]] = {}
+    for layer in backbone.layers:
+        groups.setdefault(layer.name.split("_")[0], []).extend(layer.trainable_variables)
+    return [tuple(group) for name, group in sorted(groups.items()) if name.startswith("stage")]
+
+
+def _by_depth(backbone: Any) -> list[tuple[Any, ...]]:
+    """As many layers in each; a convolution and its normalization may fall on both sides of a cut."""
+    learning = [layer for layer in backbone.layers if layer.trainable_variables]
+    share = -(-len(learning) // _STAGES)
+    cut = [learning[start : start + share] for start in range(0, len(learning), share)]
+    return [tuple(variable for layer in group for variable in layer.trainable_variables) for group in cut]
