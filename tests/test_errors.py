@@ -19,6 +19,7 @@ from dermalert.errors import (
     RunError,
     TooLarge,
     Unreadable,
+    in_utf8,
     printable,
 )
 
@@ -74,3 +75,16 @@ def test_printable_text_is_one_line_of_valid_unicode(text: str) -> None:
     assert "\x1b" not in shown
     if text.isprintable():
         assert shown == text
+
+
+@given(st.text(st.characters(), max_size=30))
+@example("b\udcff.jpg")
+@settings(deadline=None, max_examples=100)
+def test_any_name_can_be_written_in_utf8_and_one_that_is_utf8_stays_as_it_is(text: str) -> None:
+    written = in_utf8(text).encode("utf-8")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        assert b"\\ud" in written
+    else:
+        assert written.decode("utf-8") == text

@@ -88,7 +88,10 @@ class MissingExtra(DermalertError):
     """An optional part of Dermalert is needed and not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the optional part [{extra}]. Install it from your clone of Dermalert: pip install '.[{extra}]'")
+        super().__init__(
+            f"{what} needs the optional part [{extra}]. Install it from your clone of Dermalert: "
+            f"pip install '.[{extra}]'"
+        )
 
 
 def printable(text: str) -> str:
@@ -99,3 +102,8 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
+
+
+def in_utf8(text: str) -> str:
+    """`text` as a file in UTF-8 can hold it: of a file name that is no UTF-8, the stray bytes become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

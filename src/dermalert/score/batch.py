@@ -18,7 +18,7 @@ from typing import TextIO
 import numpy as np
 
 from dermalert.bundle.format import Bundle
-from dermalert.errors import RefusedFile
+from dermalert.errors import RefusedFile, in_utf8
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, load
 from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
@@ -122,8 +122,26 @@ def row_of(finding: Finding, classes: tuple[str, ...]) -> dict[str, str | float 
     """The columns of the command-line contract, in order; `ood` and `quality` are None until a bundle has a gate."""
     values = finding.probabilities or (None,) * len(classes)
     scores = {f"p_{name.replace(' ', '_')}": value for name, value in zip(classes, values, strict=True)}
-    before = {name: getattr(finding, name) for name in COLUMNS_BEFORE}
-    return {**before, **scores, "ood": None, "quality": None, "message": finding.message}
+    before = {name: getattr(finding, name) for name in COLUMNS_BEFORE} | {"path": in_utf8(finding.path)}
+    return {**before, **scores, "ood": None, "quality": None, "message": in_utf8(finding.message)}
+
+
+class RowWriter:
+    """CSV in UTF-8 that every reader splits alike: a value that holds a carriage return is quoted too.
+
+    Python quotes only the line end that it writes, while other readers end a row at a lone carriage return: a file
+    of that name could put a row of its own into the table.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._usual = csv.writer(stream, lineterminator="\n")
+        self._quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(self, values: Iterable[str | None]) -> None:
+        """Writes one row; None is an empty cell."""
+        row = [in_utf8(value or "") for value in values]
+        writer = self._quoting if any("\r" in value for value in row) else self._usual
+        writer.writerow(row)
 
 
 def write_csv(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> Counter[str]:
@@ -132,10 +150,9 @@ def write_csv(findings: Iterable[Finding], classes: tuple[str, ...], stream: Tex
     Returns:
         how many pictures there were of each status, and under "refer" how many alerts.
     """
-    nothing = row_of(Finding("", ""), classes)
-    writer = csv.DictWriter(stream, list(nothing), lineterminator="\n")
-    writer.writeheader()
-    return _written(findings, lambda finding: writer.writerow(_rounded(row_of(finding, classes))))
+    writer = RowWriter(stream)
+    writer.write(row_of(Finding("", ""), classes))
+    return _written(findings, lambda finding: writer.write(map(_rounded, row_of(finding, classes).values())))
 
 
 def write_json(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> Counter[str]:
@@ -152,5 +169,5 @@ def _written(findings: Iterable[Finding], write: Callable[[Finding], object]) ->
     return counts
 
 
-def _rounded(row: dict[str, str | float | None]) -> dict[str, str | None]:
-    return {name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()}
+def _rounded(value: str | float | None) -> str | None:
+    return f"{value:.6f}" if isinstance(value, float) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, printable
+from dermalert.intake.decode import EXTENSIONS
 from dermalert.score.batch import Finding, pictures_at, score, write_csv, write_json
 
 
@@ -24,19 +26,23 @@ def run_score(
         how many pictures were scored, were errors, and raised the alert.
 
     Raises:
-        DataError: nothing there, or not one picture could be scored.
+        DataError: nothing there, not one picture could be scored, or `out` is named like a picture.
         BundleError: the bundle cannot be used.
     """
     missing = [path for path in paths if not path.exists() and not path.is_symlink()]
     if missing:
         raise DataError(f"{printable(str(missing[0]))}: there is no such file or folder.")
+    if out is not None and out.suffix.lower() in EXTENSIONS:
+        raise DataError(f"{printable(str(out))}: is named like a picture, and no picture is ever replaced. Name a CSV.")
     bundle = Bundle.load(bundle_folder)
     with _writer(out) as stream:
         findings = tqdm(score(pictures_at(paths), bundle, workers=workers), desc="score", unit="picture")
         write = write_json if as_json else write_csv
         counts = write(_told(findings), bundle.classes, stream)
+    if not counts["scored"] + counts["error"]:
+        raise DataError(f"{printable(', '.join(map(str, paths)))}: no pictures there.")
     if not counts["scored"]:
-        raise DataError(f"Not one of {counts['error']} files could be scored; the CSV says why for each.")
+        raise DataError(f"Not one of {counts['error']} files could be scored; the rows say why for each.")
     return counts
 
 
@@ -50,11 +56,16 @@ def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 @contextmanager
 def _writer(out: Path | None) -> Iterator[TextIO]:
-    """The file, taking its name only when it is whole; stdout where none is named."""
+    """The file, in UTF-8, taking its name only when it is whole; stdout where none is named."""
     if out is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return
     part = out.with_name(out.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as stream:
-        yield stream
-    part.replace(out)
+    try:
+        with part.open("w", newline="", encoding="utf-8") as stream:
+            yield stream
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
