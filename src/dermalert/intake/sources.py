@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dermalert.errors import DataError, NotAPicture, RefusedFile, Unreadable, printable
+from dermalert.errors import DataError, NotAPicture, RefusedFile, Unreadable, in_utf8, printable
 from dermalert.intake.decode import EXTENSIONS
 from dermalert.taxonomy import Label, label_of
 
@@ -96,7 +96,9 @@ def list_data(data: Path, *, table: Path | None = None, columns: Mapping[str, st
     if data.suffix.lower() == ".csv" and data.is_file():
         return _from_table(data.parent, data, columns or {})
     if data.is_file():
-        return Listing(data.parent, data.stem, "pictures", (Item(data.name),))
+        if not _is_utf8(data.name):
+            raise DataError(f"{printable(str(data))}: its name is not valid UTF-8. Rename it.")
+        return Listing(data.parent, in_utf8(data.stem), "pictures", (Item(data.name),))
     table = table or _find_table(data)
     if table is not None:
         return _from_table(data, table, columns or {})
@@ -160,7 +162,9 @@ def _from_folders(root: Path) -> Listing:
     notes = tuple(
         f"Folder {printable(word)!r} names no diagnosis; its pictures count as unlabelled." for word in unknown
     )
-    return Listing(root, root.resolve().name, "class folders" if labelled else "pictures", items, tuple(refused), notes)
+    return Listing(
+        root, in_utf8(root.resolve().name), "class folders" if labelled else "pictures", items, tuple(refused), notes
+    )
 
 
 def _item_from_folders(path: str) -> Item:
@@ -270,7 +274,7 @@ def _from_table(root: Path, table: Path, columns: Mapping[str, str]) -> Listing:
     if not items:
         raise DataError(f"{printable(str(table))}: none of its rows names a picture below {printable(str(root))}.")
     ordered = tuple(items[path] for path in sorted(items))
-    return Listing(root, root.resolve().name, "table", ordered, tuple(refused), tuple(notes))
+    return Listing(root, in_utf8(root.resolve().name), "table", ordered, tuple(refused), tuple(notes))
 
 
 def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:
