@@ -43,12 +43,11 @@ class Compiled:
         def rounded(*arrays: Any) -> Any:
             return tf.cast(tf.clip_by_value(change(*arrays), 0, 255) + 0.5, tf.uint8)
 
-        self._run = tf.function(rounded, input_signature=signature, jit_compile=True)
-        try:
-            self._run(*self._nothing)  # compiled here, not by the thread that calls it first
-        except (tf.errors.OpError, ValueError):  # a TensorFlow without its compiler: slower, the same pictures
-            self._run = tf.function(rounded, input_signature=signature)
+        try:  # traced and compiled here, not by the thread that calls it first
+            self._run = tf.function(rounded, input_signature=signature, jit_compile=True).get_concrete_function()
             self._run(*self._nothing)
+        except (tf.errors.OpError, ValueError):  # a TensorFlow without its compiler: slower, the same pictures
+            self._run = tf.function(rounded, input_signature=signature).get_concrete_function()
 
     def __call__(self, *arrays: NDArray[Any]) -> NDArray[np.uint8]:
         """The changed pictures, uint8 (B, H, W, 3), of any B."""
