@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from dermalert.errors import DataError, RunError
-from dermalert.learn import train
+from dermalert.learn import networks, train
+from dermalert.learn.backend import backend
 from dermalert.learn.checkpoint import read_arrays
 from dermalert.learn.history import Epoch, History
 from dermalert.learn.recipes import Recipe, recipe_named
+from dermalert.learn.step import Labels, Step
 
 CLASSES = 3
 RECIPE = replace(
@@ -79,27 +81,30 @@ KILLED = """
     from pathlib import Path
     import test_train
     from dermalert.learn import step
+    from dermalert.learn.recipes import Recipe
 
     learn, steps = step.Step.train, 0
 
-    def learn_and_die(self, pixels, targets):
+    def learn_and_die(self, *batch, **options):
         global steps
         steps += 1
         if steps == int(sys.argv[2]):
             os.kill(os.getpid(), int(sys.argv[3]))
-        return learn(self, pixels, targets)
+        return learn(self, *batch, **options)
 
     step.Step.train = learn_and_die
-    test_train.fit(Path(sys.argv[1]))
+    test_train.fit(Path(sys.argv[1]), Recipe.from_json(sys.argv[4]))
 """
 
 
-def run_until(run: Path, at_step: int, death: signal.Signals) -> subprocess.CompletedProcess[str]:
+def run_until(
+    run: Path, at_step: int, death: signal.Signals, recipe: Recipe = RECIPE
+) -> subprocess.CompletedProcess[str]:
     """Trains in a process of its own that gets the signal in the middle of the given step."""
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(run), str(at_step), str(int(death))],
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(run), str(at_step), str(int(death)), recipe.to_json()],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -117,6 +122,23 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_result_of_an_unbr
     assert_same_run(unbroken[0], run)
     for one, other in zip(unbroken[1].model.get_weights(), resumed.model.get_weights(), strict=True):
         assert np.array_equal(one, other)
+
+
+# Everything at once that draws by chance or weighs: what could differ after a resume.
+EVERYTHING = replace(
+    RECIPE,
+    augment={"flip": 0.5, "rotate": 0.5, "zoom": 0.2, "colour": 0.2, "mixup": 0.4},
+    balance="sampling",
+    loss="logit-adjusted",
+    schedule="cosine",
+)
+
+
+def test_a_killed_run_with_augmentation_sampling_and_a_schedule_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    fit(tmp_path / "whole", EVERYTHING)
+    assert run_until(tmp_path / "killed", 9, signal.SIGKILL, EVERYTHING).returncode == -signal.SIGKILL
+    fit(tmp_path / "killed", EVERYTHING, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_ctrl_c_keeps_the_last_whole_epoch_and_says_how_to_go_on(
@@ -188,10 +210,109 @@ def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
     assert max(fitted.history.column("validation_accuracy")) > 0.9
 
 
-def test_fractional_targets_train_as_class_numbers_do(unbroken: tuple[Path, train.Fitted], tmp_path: Path) -> None:
+def test_labels_that_allow_one_class_train_as_class_numbers_do(
+    unbroken: tuple[Path, train.Fitted], tmp_path: Path
+) -> None:
     data = drawn_data()
-    fit(tmp_path / "run", data=replace(data, targets=np.eye(CLASSES, dtype=np.float32)[data.targets]))
+    fit(tmp_path / "run", data=replace(data, targets=np.eye(CLASSES, dtype=bool)[data.targets]))
     assert_same_run(unbroken[0], tmp_path / "run")
+
+
+def step_of(logits: list[float], **options: object) -> Step:
+    """A step on a network that says the same of every picture."""
+    keras = backend().keras
+    inputs = keras.Input((4, 4, 3))
+    said = keras.layers.Dense(
+        len(logits), kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(0.0)
+    )(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, said)
+    model.layers[-1].bias.assign(logits)
+    return Step(model, **options)  # type: ignore[arg-type]
+
+
+ONE = np.zeros((1, 4, 4, 3), np.uint8)
+
+
+def test_a_coarse_label_is_worth_the_probability_of_all_its_classes_together() -> None:
+    probabilities = np.array([0.5, 0.3, 0.2])
+    step = step_of(np.log(probabilities).tolist())
+    for allowed in ([1, 0, 0], [0, 1, 1], [1, 1, 1]):
+        mask = np.array([allowed], np.float32)
+        loss, hits = step.test(ONE, Labels.plain(mask))
+        assert loss == pytest.approx(-np.log(probabilities @ allowed), abs=1e-6)
+        assert hits == allowed[0]
+
+
+def test_a_blended_picture_is_worth_the_blend_of_both_labels() -> None:
+    step = step_of(np.log([0.5, 0.3, 0.2]).tolist())
+    own, other = np.eye(3, dtype=np.float32)[[0]], np.eye(3, dtype=np.float32)[[2]]
+    labels = Labels(own, other, np.array([0.75], np.float32), np.ones(1, np.float32))
+    assert step.test(ONE, labels)[0] == pytest.approx(-0.75 * np.log(0.5) - 0.25 * np.log(0.2), abs=1e-6)
+
+
+def moved(step: Step, weight: float = 1.0) -> np.ndarray:
+    """How a step with a small rate changes what the network says of the first class's picture."""
+    before = step.state()["weight_001"].copy()
+    own = np.eye(len(before), dtype=np.float32)[[0]]
+    step.train(ONE, Labels(own, own, np.ones(1, np.float32), np.full(1, weight, np.float32)), 1e-3)
+    return step.state()["mean_001"] / (1 - 0.9)
+
+
+def test_the_focal_loss_learns_little_from_what_is_known_and_weights_scale_what_is_learned() -> None:
+    surely = np.log([0.9, 0.05, 0.05]).tolist()
+    plain, focal = moved(step_of(surely)), moved(step_of(surely, focal=True))
+    assert np.allclose(plain, [-0.1, 0.05, 0.05], atol=1e-6)
+    assert 0 < np.abs(focal).max() < 0.1 * np.abs(plain).max()
+    assert np.allclose(moved(step_of(surely), weight=3.0), 3 * plain, atol=1e-6)
+
+
+def test_logit_adjustment_asks_more_of_rare_classes() -> None:
+    alike = [0.0, 0.0, 0.0]
+    rare = step_of(alike, offset=np.log(np.array([0.1, 0.1, 0.8], np.float32)))
+    assert np.allclose(moved(rare), [-0.9, 0.1, 0.8], atol=1e-6)
+
+
+def test_only_the_head_learns_while_the_backbone_is_frozen(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, network="mobilenetv2", size=(32, 32), frozen_epochs=1, epochs=2, depth_decay=0.5)
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3)).astype(np.uint8)
+    data = train.TrainingData(pixels, np.arange(24) % CLASSES, np.arange(16), np.arange(16, 24))
+    model = networks.build(recipe, CLASSES)
+    fit(tmp_path / "frozen", recipe, data=data, epochs=1)
+    after = checkpoint(tmp_path / "frozen")
+    head = {id(variable) for variable in networks.stages(model)[0]}
+    for index, variable in enumerate(model.variables):
+        same = np.array_equal(after[f"weight_{index:03d}"], variable.numpy())
+        assert same == (id(variable) not in head) or "seed" in variable.path, variable.path
+    fit(tmp_path / "frozen", recipe, data=data, epochs=2, resume=True)
+    thawed = checkpoint(tmp_path / "frozen")
+    deepest = {id(variable) for variable in networks.stages(model)[-1]}
+    for index, variable in enumerate(model.variables):
+        if id(variable) in deepest and variable.ndim == 4:
+            assert not np.array_equal(thawed[f"weight_{index:03d}"], after[f"weight_{index:03d}"]), variable.path
+
+
+def test_averaged_views_say_the_same_of_a_picture_and_its_mirror_image(tmp_path: Path) -> None:
+    data = drawn_data()
+    one = fit(tmp_path / "one", replace(RECIPE, epochs=1)).model
+    four = fit(tmp_path / "four", replace(RECIPE, epochs=1, views=4)).model
+    pictures = data.pixels[:5].astype(np.float32)
+    views = [pictures, pictures[:, ::-1], pictures[:, :, ::-1], pictures[:, ::-1, ::-1]]
+    expected = np.mean([one(view) for view in views], axis=0)
+    for view in views:
+        assert np.allclose(four(view), expected, atol=1e-4)
+
+
+def test_a_run_may_be_scored_in_another_way_without_training_again(tmp_path: Path) -> None:
+    fit(tmp_path, replace(RECIPE, epochs=1))
+    again = fit(tmp_path, replace(RECIPE, epochs=1, views=4, name="other"), resume=True)
+    assert again.recipe.views == 4
+    assert len(again.history) == 1
+
+
+def test_an_epoch_that_samples_shows_every_class_equally_often(tmp_path: Path) -> None:
+    data = drawn_data()
+    rare = replace(data, targets=np.where(np.arange(60) < 50, 0, data.targets))
+    assert np.ptp(fit(tmp_path, replace(RECIPE, epochs=1, balance="sampling"), data=rare).shown) <= 1
 
 
 def test_bfloat16_training_hands_on_a_float32_model(tmp_path: Path) -> None:
@@ -220,7 +341,10 @@ def test_pictures_in_both_training_and_validation_are_refused(tmp_path: Path) ->
         fit(tmp_path, data=replace(data, validation=data.train[:5]))
 
 
-@pytest.mark.parametrize("targets", [np.full(60, CLASSES), np.zeros((60, CLASSES), np.float32), np.zeros(59, int)])
+@pytest.mark.parametrize(
+    "targets",
+    [np.full(60, CLASSES), np.zeros((60, CLASSES), bool), np.ones((60, CLASSES), np.float32), np.zeros(59, int)],
+)
 def test_targets_that_do_not_fit_are_refused(tmp_path: Path, targets: np.ndarray) -> None:
     with pytest.raises(DataError, match="Targets"):
         fit(tmp_path, data=replace(drawn_data(), targets=targets))

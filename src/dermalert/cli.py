@@ -22,6 +22,7 @@ from dermalert.errors import DermalertError, printable
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATA = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
 OUT = click.Path(path_type=Path, file_okay=False)
 
 
@@ -120,16 +121,28 @@ def audit(data: Path, against: Path | None, out: Path, as_json: bool, **options:
 
 @commands.command()
 @click.argument("data", type=DATA)
-@click.option("--recipe", default="plain", show_default=True, help="The recipe's name.")
+@click.option("--recipe", "name", help="The recipe's name; default: plain. `dermalert recipes` lists them.")
+@click.option("--from", "file", type=FILE, help="A recipe.json, as a run folder holds it or you edited it.")
+@click.option("--weights", help="What a backbone starts from: imagenet, none, or the path of a weights file.")
 @click.option("--out", "run", type=OUT, required=True, help="The run folder.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many, in place of the recipe's number.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--cache", type=OUT, help="Where decoded pictures are kept; default: decoded/ beside the run folder.")
+@click.option("--log", multiple=True, type=click.Choice(["tensorboard", "mlflow"]), help="Write the curves there too.")
 @click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
 @_source_options
-@_seed
+@click.option("--seed", type=click.IntRange(0), help="Of everything by chance; default: the recipe's.")
 @_as_json
-def train(data: Path, recipe: str, run: Path, seed: int, as_json: bool, **options: Any) -> None:
+def train(
+    data: Path,
+    name: str | None,
+    file: Path | None,
+    weights: str | None,
+    run: Path,
+    seed: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Split, train, evaluate, and write a bundle that can score.
 
     DATA is as for `audit`, or a manifest.parquet that `audit` wrote. Lesions, patients and copies are never
@@ -139,17 +152,101 @@ def train(data: Path, recipe: str, run: Path, seed: int, as_json: bool, **option
     Example:
       dermalert train isic9/ --recipe plain --out runs/plain
       dermalert train isic9/ --recipe plain --out runs/plain --resume
+      dermalert train runs/plain/manifest.parquet --from runs/plain/recipe.json --out runs/again
     """
     from dataclasses import replace
 
-    from dermalert.learn.recipes import recipe_named
+    from dermalert.learn.recipes import Recipe, recipe_named
     from dermalert.stages.telling import summary
     from dermalert.stages.training import run_train
 
-    evaluations = run_train(
-        data, replace(recipe_named(recipe), seed=seed), run, command=_typed(), made=_now(), **options
+    if name and file:
+        raise click.UsageError("--recipe and --from both say what to do: give one.")
+    recipe = Recipe.from_json(file.read_text(encoding="utf-8")) if file else recipe_named(name or "plain")
+    recipe = replace(
+        recipe,
+        weights=recipe.weights if weights is None else weights,
+        seed=recipe.seed if seed is None else seed,
     )
+    evaluations = run_train(data, recipe, run, command=_typed(), made=_now(), **options)
     _tell_figures(summary(evaluations), run, as_json)
+
+
+@commands.command()
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the recipes, or print one as JSON to save, edit and train with.
+
+    \b
+    Example:
+      dermalert recipes
+      dermalert recipes augmented > mine.json
+      dermalert train isic9/ --from mine.json --out runs/mine
+    """
+    from dermalert.learn.recipes import RECIPES, recipe_named
+
+    if name:
+        click.echo(recipe_named(name).to_json())
+        return
+    for recipe in RECIPES.values():
+        click.echo(f"{recipe.name:<18} {recipe.summary}")
+
+
+@commands.command()
+@click.argument("data", type=DATA)
+@click.option("--out", type=OUT, required=True, help="Folder for study.html, study.json and the arms' run folders.")
+@click.option(
+    "--recipes",
+    "names",
+    default="plain,augmented,balanced,transfer",
+    show_default=True,
+    help="Names with commas between; balancing, augment-search and all stand for several.",
+)
+@click.option("--pool", multiple=True, type=DATA, help="Another data set that the arm `pooled` learns from as well.")
+@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each, other seeds.")
+@click.option("--epochs", type=click.IntRange(1), help="At most so many an arm.")
+@click.option(
+    "--show-leak", is_flag=True, help="Train `balanced` as most notebooks do as well: oversample, then split."
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted study, or add arms to a finished one.")
+@click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
+@_source_options
+@_seed
+@_as_json
+def study(
+    data: Path,
+    out: Path,
+    names: str,
+    pool: tuple[Path, ...],
+    repeats: int,
+    epochs: int | None,
+    seed: int,
+    as_json: bool,
+    show_leak: bool,
+    **options: Any,
+) -> None:
+    """Train several recipes on one audited split and compare them on one page.
+
+    Every arm sees the same training, validation and test pictures; differences from `plain` come with paired
+    intervals. Each training runs in a process of its own, and one that fails is shown as failed.
+
+    \b
+    Example:
+      dermalert study isic9/ --out study/
+      dermalert study isic9/ --recipes all --pool ham10000/ --pool isic2017/ --show-leak --out study/
+    """
+    from dermalert.stages.study import Plan, expanded, run_study
+    from dermalert.stages.telling import study_summary
+
+    asked = expanded(names.split(","), show_leak=show_leak)
+    plan = Plan(data, pool, asked, repeats, epochs, seed)
+    found = run_study(plan, out, show_leak=show_leak, command=_typed(), made=_now(), **options)
+    if as_json:
+        click.echo((out / "study.json").read_text(encoding="utf-8"), nl=False)
+        return
+    for line in study_summary(found):
+        click.echo(printable(line))
+    click.echo(f"Read {printable(str(out / 'study.html'))}")
 
 
 @commands.command()

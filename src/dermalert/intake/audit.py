@@ -1,7 +1,7 @@
 """The audit: what is wrong with a data set, before a model is trained on it.
 
-Comes in: an `Index`, and perhaps the Manifest of another set. Goes out: an `AuditReport` and the manifest with groups and
-a proposed resolution a row. It changes no file, and it opens none: `audit_page` shows the pictures.
+Comes in: an `Index`, and perhaps the Manifest of another set. Goes out: an `AuditReport` and the manifest with groups
+and a proposed resolution a row. It changes no file, and it opens none: `audit_page` shows the pictures.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dermalert.errors import RunError
 from dermalert.learn.backbones import applications
 from dermalert.learn.backbones import mobilenetv2 as packaged
 from dermalert.learn.backend import backend
+from dermalert.learn.prepare import preparation_layers
 from dermalert.learn.recipes import Recipe
 
 _KERAS = "keras/"
@@ -61,6 +62,20 @@ def stages(model: Any) -> tuple[tuple[Any, ...], ...]:
     return (head, *reversed(groups))
 
 
+def as_scored(model: Any, views: int) -> Any:
+    """The model that scores: `model` itself, or the mean of its logits over the picture and its mirror images.
+
+    Args:
+        views: 1, or 4 for both axes (test-time augmentation).
+    """
+    if views == 1:
+        return model
+    keras = backend().keras
+    picture = keras.Input(model.input_shape[1:], name="picture")
+    images = [picture, picture[:, ::-1], picture[:, :, ::-1], picture[:, ::-1, ::-1]]
+    return keras.Model(picture, keras.layers.Average(name="mean")([model(image) for image in images]))
+
+
 def _check(recipe: Recipe) -> None:
     known = ("plain-cnn", "mobilenetv2")
     if recipe.network not in known and not recipe.network.startswith(_KERAS):
@@ -75,10 +90,11 @@ def _check(recipe: Recipe) -> None:
 
 
 def _prepared(inputs: Any, recipe: Recipe) -> Any:
-    """What the network sees of a picture, still in [0, 255]: the recipe's `prepare` goes here."""
-    if recipe.prepare:
-        raise RunError(f"No layer does {', '.join(recipe.prepare)} yet.")
-    return inputs
+    """What the network sees of a picture, still in [0, 255]."""
+    pixels = inputs
+    for layer in preparation_layers(recipe.prepare, _policy(recipe)):
+        pixels = layer(pixels)
+    return pixels
 
 
 def _features(pixels: Any, recipe: Recipe) -> Any:

@@ -15,10 +15,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from dermalert.intake import decode
 # Raise when `decode` would give other pixels for the same file: old caches are then left alone and new ones made.
 DECODE_VERSION = 1
 _CHUNK = 256
+Made = TypeVar("Made")
 _STALE_SECONDS = 24 * 3600
 
 
@@ -115,17 +117,26 @@ class DecodedCache:
 
 
 def batches(
-    pixels: NDArray[np.uint8], order: NDArray[np.int64], batch_size: int, *, ahead: int = 2
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Batches in exactly this order, read by a thread that stays `ahead` batches in front.
+    pixels: NDArray[np.uint8],
+    order: NDArray[np.int64],
+    batch_size: int,
+    *,
+    change: Callable[[NDArray[np.uint8], int], Made] | None = None,
+    ahead: int = 2,
+) -> Iterator[tuple[NDArray[np.int64], Made]]:
+    """Batches in exactly this order, made by a thread that stays `ahead` batches in front.
+
+    Args:
+        change: what the thread makes of a batch's pixels and its number from 0; by default they stay as they are.
 
     Yields:
-        The batch's rows (int64, B) and their pixels (uint8, (B, H, W, 3)); the last batch may be shorter.
+        The batch's rows (int64, B) and what `change` made of their pixels (uint8, (B, H, W, 3)); the last batch may
+        be shorter.
     """
-    ready: queue.Queue[tuple[NDArray[np.int64], NDArray[np.uint8]] | BaseException | None] = queue.Queue(ahead)
+    ready: queue.Queue[tuple[NDArray[np.int64], Any] | BaseException | None] = queue.Queue(ahead)
     stop = threading.Event()
 
-    def offer(item: tuple[NDArray[np.int64], NDArray[np.uint8]] | BaseException | None) -> None:
+    def offer(item: tuple[NDArray[np.int64], Any] | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -135,11 +146,11 @@ def batches(
 
     def read() -> None:
         try:
-            for start in range(0, len(order), batch_size):
+            for number, start in enumerate(range(0, len(order), batch_size)):
                 if stop.is_set():
                     return
                 rows = order[start : start + batch_size]
-                offer((rows, pixels[rows]))
+                offer((rows, change(pixels[rows], number) if change else pixels[rows]))
             offer(None)
         except BaseException as error:  # handed to the consumer, which raises it
             offer(error)

@@ -270,3 +270,32 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise RunError(f"There is no recipe {name!r}. Known: {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def differences(recipe: Recipe, other: Recipe) -> tuple[str, ...]:
+    """What `recipe` does otherwise than `other`, in words; names, summaries and seeds do not count.
+
+    >>> differences(recipe_named("focal"), recipe_named("plain"))
+    ('loss: focal (not cross-entropy)',)
+    """
+    silent = {"name", "summary", "seed"}
+    mine, theirs = asdict(recipe), asdict(other)
+    return tuple(
+        f"{name.replace('_', ' ')}: {_told(mine[name])} (not {_told(theirs[name])})"
+        for name in mine
+        if name not in silent and mine[name] != theirs[name]
+    )
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {strength:g}" for name, strength in value.items()) or "nothing"
+    if isinstance(value, tuple):
+        return (
+            "×".join(map(str, value))
+            if all(isinstance(each, int) for each in value) and value
+            else ", ".join(value) or "nothing"
+        )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,12 +1,14 @@
 """One training step, and everything that a step changes.
 
-Comes in: a Keras model and a learning rate; then batches of pixels and targets. Goes out: the batch's loss and
-hits, and the `state`: every number that decides what later steps do, as plain arrays.
-It works for any Keras model; it knows nothing of epochs, files or validation.
+Comes in: a Keras model, its weights by stage and a recipe's loss; then batches of pixels and labels, with a learning
+rate. Goes out: the batch's loss and hits, and the `state`: every number that decides what later steps do, as plain
+arrays. It works for any Keras model; it knows nothing of epochs, files or validation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,37 +19,95 @@ from dermalert.learn.backend import backend
 
 State = dict[str, NDArray[Any]]
 
+FOCUS = 2.0  # gamma of the focal loss, as its authors chose it
+_NEVER = -1e9  # a logit so low that its class has no part in a sum of probabilities
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a batch of B pictures shows.
+
+    Attributes:
+        own: float32 (B, C), 1 for each class that the picture's label may stand for, else 0.
+        other: the same of the picture that was mixed in; where none was, the picture's own.
+        share: float32 (B,), how much of the label is the picture's own.
+        weight: float32 (B,), how much the picture counts in what is minimised.
+    """
+
+    own: NDArray[np.float32]
+    other: NDArray[np.float32]
+    share: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def plain(cls, own: NDArray[np.float32]) -> Labels:
+        """Of pictures as they are, each counting once."""
+        ones = np.ones(len(own), np.float32)
+        return cls(own, own, ones, ones)
+
 
 class Step:
-    """Adam on categorical cross-entropy from logits.
+    """Adam on the cross-entropy of what labels may stand for.
+
+    A coarse label's probability is that of all its classes together. What is minimised may weigh pictures, focus on
+    hard ones (Lin et al., ICCV 2017) or offset the logits (Menon et al., ICLR 2021); the loss that is told is always
+    the plain cross-entropy, so that curves of different recipes compare.
 
     Adam as in Kingma and Ba (https://arxiv.org/abs/1412.6980), with Keras's defaults and the same arithmetic, in
     one fused TensorFlow kernel a weight: Keras's own makes a dozen passes over each.
     """
 
-    def __init__(self, model: Any, learning_rate: float) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        stages: Sequence[Sequence[Any]] | None = None,
+        depth_decay: float = 1.0,
+        focal: bool = False,
+        offset: NDArray[np.float32] | None = None,
+    ) -> None:
+        """
+        Args:
+            stages: the trainable variables from the head down; by default all are one stage.
+            depth_decay: factor of the learning rate from one stage to the next below.
+            focal: minimise the focal loss.
+            offset: float32 (C,), added to the logits in the loss, not in the model.
+        """
         tf = backend().tf
         self.model = model
-        self._weights = [variable.value for variable in model.trainable_variables]
+        groups = [[variable.value for variable in stage] for stage in (stages or [model.trainable_variables])]
+        self._head = len(groups[0])
+        self._weights = [weight for group in groups for weight in group]
+        self._factors = [depth_decay**depth for depth, group in enumerate(groups) for _ in group]
+        self._focal = focal
+        classes = model.output_shape[-1]
+        self._offset = tf.constant(np.zeros(classes) if offset is None else offset, tf.float32)
         self._means = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in self._weights]
         self._squares = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in self._weights]
-        self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Head and backbone count their own steps: a backbone that was frozen starts with fresh moments.
+        self._steps = tf.Variable(tf.zeros(2, tf.int64), trainable=False)
         height, width, channels = model.input_shape[1:]
         signature = [
             tf.TensorSpec((None, height, width, channels), tf.uint8),
-            tf.TensorSpec((None, model.output_shape[-1]), tf.float32),
+            *(tf.TensorSpec((None, classes), tf.float32) for _ in range(2)),
+            *(tf.TensorSpec((None,), tf.float32) for _ in range(2)),
         ]
-        self._train = tf.function(self._train_graph(learning_rate), input_signature=signature)
+        rated = [*signature, tf.TensorSpec((), tf.float32)]
+        self._train_all = tf.function(self._train_graph(len(self._weights)), input_signature=rated)
+        self._train_head = tf.function(self._train_graph(self._head), input_signature=rated)
         self._test = tf.function(self._test_graph, input_signature=signature)
 
-    def train(self, pixels: NDArray[np.uint8], targets: NDArray[np.float32]) -> tuple[float, int]:
-        """Learns from a batch; its summed loss and the number of pictures whose first choice was right."""
-        loss, hits = self._train(pixels, targets)
+    def train(
+        self, pixels: NDArray[np.uint8], labels: Labels, rate: float, *, head_only: bool = False
+    ) -> tuple[float, int]:
+        """Learns from a batch; its summed cross-entropy and the number of first choices that its labels allow."""
+        learn = self._train_head if head_only else self._train_all
+        loss, hits = learn(pixels, labels.own, labels.other, labels.share, labels.weight, np.float32(rate))
         return float(loss), int(hits)
 
-    def test(self, pixels: NDArray[np.uint8], targets: NDArray[np.float32]) -> tuple[float, int]:
+    def test(self, pixels: NDArray[np.uint8], labels: Labels) -> tuple[float, int]:
         """The same figures for a batch, learning nothing."""
-        loss, hits = self._test(pixels, targets)
+        loss, hits = self._test(pixels, labels.own, labels.other, labels.share, labels.weight)
         return float(loss), int(hits)
 
     def state(self) -> State:
@@ -75,45 +135,59 @@ class Step:
         }
         return {f"{kind}_{i:03d}": variable for kind, group in numbered.items() for i, variable in enumerate(group)}
 
-    def _train_graph(self, learning_rate: float) -> Any:
+    def _train_graph(self, count: int) -> Any:
+        """A step on the first `count` weights."""
         tf = backend().tf
-        beta1, beta2, epsilon = (tf.constant(value, tf.float32) for value in (0.9, 0.999, 1e-7))
-        rate = tf.constant(learning_rate, tf.float32)
+        moved = tf.constant([1, int(count > self._head)], tf.int64)
 
-        def train(pixels: Any, targets: Any) -> tuple[Any, Any]:
-            with tf.GradientTape() as tape:
-                losses, hits = _judge(self.model(pixels, training=True), targets)
-                objective = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
-            gradients = tape.gradient(objective, self._weights)
-            count = tf.cast(self._steps.assign_add(1), tf.float32)
-            for weight, mean, square, gradient in zip(
-                self._weights, self._means, self._squares, gradients, strict=True
-            ):
-                tf.raw_ops.ResourceApplyAdam(
-                    var=weight.handle,
-                    m=mean.handle,
-                    v=square.handle,
-                    beta1_power=tf.pow(beta1, count),
-                    beta2_power=tf.pow(beta2, count),
-                    lr=rate,
-                    beta1=beta1,
-                    beta2=beta2,
-                    epsilon=epsilon,
-                    grad=gradient,
-                )
-            return tf.reduce_sum(losses), hits
+        def train(pixels: Any, own: Any, other: Any, share: Any, weight: Any, rate: Any) -> tuple[Any, Any]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(self._weights[:count])
+                logits = tf.cast(self.model(pixels, training=True), tf.float32) + self._offset
+                losses = share * _loss(logits, own) + (1 - share) * _loss(logits, other)
+                focused = share * self._hard(logits, own) + (1 - share) * self._hard(logits, other)
+                objective = tf.add_n([tf.reduce_mean(weight * focused), *self.model.losses])
+            gradients = tape.gradient(objective, self._weights[:count])
+            self._adam(gradients, tf.cast(self._steps.assign_add(moved), tf.float32), rate)
+            return tf.reduce_sum(losses), _hits(logits, own)
 
         return train
 
-    def _test_graph(self, pixels: Any, targets: Any) -> tuple[Any, Any]:
-        losses, hits = _judge(self.model(pixels, training=False), targets)
-        return backend().tf.reduce_sum(losses), hits
+    def _hard(self, logits: Any, allowed: Any) -> Any:
+        losses = _loss(logits, allowed)
+        return (1 - backend().tf.exp(-losses)) ** FOCUS * losses if self._focal else losses
+
+    def _adam(self, gradients: Sequence[Any], steps: Any, rate: Any) -> None:
+        tf = backend().tf
+        beta1, beta2, epsilon = (tf.constant(value, tf.float32) for value in (0.9, 0.999, 1e-7))
+        for index, gradient in enumerate(gradients):
+            count = steps[int(index >= self._head)]
+            tf.raw_ops.ResourceApplyAdam(
+                var=self._weights[index].handle,
+                m=self._means[index].handle,
+                v=self._squares[index].handle,
+                beta1_power=tf.pow(beta1, count),
+                beta2_power=tf.pow(beta2, count),
+                lr=rate * self._factors[index],
+                beta1=beta1,
+                beta2=beta2,
+                epsilon=epsilon,
+                grad=gradient,
+            )
+
+    def _test_graph(self, pixels: Any, own: Any, other: Any, share: Any, weight: Any) -> tuple[Any, Any]:
+        logits = backend().tf.cast(self.model(pixels, training=False), "float32") + self._offset
+        losses = share * _loss(logits, own) + (1 - share) * _loss(logits, other)
+        return backend().tf.reduce_sum(weight * losses), _hits(logits, own)
 
 
-def _judge(logits: Any, targets: Any) -> tuple[Any, Any]:
-    """Each picture's cross-entropy, float32 (B,), and how many first choices are among the likeliest targets."""
+def _loss(logits: Any, allowed: Any) -> Any:
+    """float32 (B,): minus the logarithm of the probability of all allowed classes together."""
     tf = backend().tf
-    logits = tf.cast(logits, tf.float32)
-    losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-    chosen = tf.gather(targets, tf.argmax(logits, axis=1), batch_dims=1)
-    return losses, tf.math.count_nonzero(chosen >= tf.reduce_max(targets, axis=1))
+    among = tf.reduce_logsumexp(tf.where(allowed > 0, logits, _NEVER), axis=1)
+    return tf.reduce_logsumexp(logits, axis=1) - among
+
+
+def _hits(logits: Any, allowed: Any) -> Any:
+    tf = backend().tf
+    return tf.math.count_nonzero(tf.gather(allowed, tf.argmax(logits, axis=1), batch_dims=1))

@@ -4,9 +4,12 @@ Comes in: pixels, targets, the rows to train and to validate on, a recipe. Goes 
 validation epoch and its curves; and in the run folder, all it takes to go on after an interruption.
 It splits nothing, decodes nothing, judges nothing beyond validation loss, and never sees a test picture.
 
-A run is a function of its recipe and data: the order of the pictures comes from the seed and the epoch, weights
-and dropout from the seed, and sums are made in a fixed order. So a run that was killed and resumed gives, on
-the same machine with the same number of threads, the weights of one that was not, bit for bit.
+A run is a function of its recipe and data: the order of the pictures and what augmentation makes of them come from
+the seed and the epoch, weights and dropout from the seed, and sums are made in a fixed order. So a run that was
+killed and resumed gives, on the same machine with the same number of threads, the weights of one that was not, bit
+for bit.
+
+The loss that the curves show is the plain cross-entropy, whatever the recipe minimises, so that curves compare.
 
     run/training.json    the recipe as run, and a fingerprint of the data
     run/history.json     the curves, rewritten after each epoch
@@ -18,22 +21,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermalert.errors import DataError, RunError
-from dermalert.learn import networks
+from dermalert.learn import balance, networks
+from dermalert.learn.augment import Augmented, Augmenter
 from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
 from dermalert.learn.history import Epoch, History
 from dermalert.learn.pipeline import batches
 from dermalert.learn.recipes import Recipe
-from dermalert.learn.step import Step
+from dermalert.learn.step import Labels, Step
+
+if TYPE_CHECKING:
+    from dermalert.learn.listeners import Listener
 
 # Below this gain, bfloat16's coarser arithmetic buys too little; timing noise is of this order too.
 _WORTHWHILE = 1.15
@@ -45,7 +54,7 @@ class TrainingData:
 
     Attributes:
         pixels: uint8 (N, H, W, 3), usually a `DecodedCache`'s.
-        targets: int64 (N,) class indices, or float32 (N, C) with rows that sum to 1.
+        targets: int64 (N,) class indices, or bool (N, C), the classes that each label may stand for.
         train: int64 (T,) rows to learn from.
         validation: int64 (V,) rows that decide when to stop and which epoch is kept.
     """
@@ -61,15 +70,69 @@ class Fitted:
     """A trained network.
 
     Attributes:
-        model: keras.Model in float32 with the best epoch's weights, whatever the precision it was trained in;
-            float32 or uint8 (N, H, W, 3) in [0, 255] to logits (N, C).
+        model: keras.Model in float32 with the best epoch's weights, whatever the precision it was trained in,
+            averaging as many views as the recipe says; float32 or uint8 (N, H, W, 3) in [0, 255] to logits (N, C).
         history: the curves of all epochs.
         recipe: as run, with the precision decided.
+        shown: int64 (C,), how many pictures of each class, exact labels only, an epoch learns from.
     """
 
     model: Any
     history: History
     recipe: Recipe
+    shown: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a recipe makes of the data, the same in every epoch.
+
+    Attributes:
+        allowed: float32 (N, C), 1 for each class that a label may stand for.
+        classes: int64 (N,), the one class of an exact label, else -1.
+        weight: float32 (N,), how much a picture counts in what is minimised.
+        offset: float32 (C,) or None, added to the logits in the loss.
+        augmenter: None where training pictures stay as they are.
+    """
+
+    allowed: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    offset: NDArray[np.float32] | None
+    augmenter: Augmenter | None
+
+    @classmethod
+    def of(cls, data: TrainingData, allowed: NDArray[np.float32], recipe: Recipe) -> _Lesson:
+        classes = np.where(allowed.sum(axis=1) == 1, allowed.argmax(axis=1), -1).astype(np.int64)
+        weight = np.ones(len(allowed), np.float32)
+        if recipe.balance == "class-weights":
+            weight[data.train] = balance.class_weights(classes, data.train)[data.train]
+        adjusted = recipe.loss == "logit-adjusted"
+        offset = balance.log_prior(classes, data.train, allowed.shape[1]) if adjusted else None
+        augmenter = Augmenter(recipe.augment, size=recipe.size, seed=recipe.seed) if recipe.augment else None
+        return cls(allowed, classes, weight, offset, augmenter)
+
+    def order(self, train: NDArray[np.int64], recipe: Recipe, epoch: int) -> NDArray[np.int64]:
+        """The rows of an epoch, in order."""
+        random = np.random.default_rng((recipe.seed, epoch))
+        if recipe.balance == "sampling":
+            return balance.balanced_order(train, self.classes, random)
+        return random.permutation(train)
+
+    def shown(self, train: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+        """int64 (C,): pictures of each class in an epoch."""
+        classes = self.classes[self.order(train, recipe, 1)]
+        return np.bincount(classes[classes >= 0], minlength=self.allowed.shape[1])
+
+    def change(self, epoch: int) -> Callable[[NDArray[np.uint8], int], Augmented]:
+        """What is done to each batch of an epoch, by its number."""
+        if self.augmenter is None:
+            return lambda pixels, _: Augmented(pixels, np.arange(len(pixels)), np.ones(len(pixels), np.float32))
+        augmenter = self.augmenter
+        return lambda pixels, batch: augmenter(pixels, epoch=epoch, batch=batch)
+
+    def labels(self, rows: NDArray[np.int64], made: Augmented) -> Labels:
+        return Labels(self.allowed[rows], self.allowed[rows[made.partner]], made.share, self.weight[rows])
 
 
 def fit(
@@ -80,17 +143,20 @@ def fit(
     classes: int,
     resume: bool = False,
     epochs: int | None = None,
+    listeners: Sequence[Listener] = (),
     progress: bool = True,
 ) -> Fitted:
     """Trains until validation stops getting better, and gives the best validation epoch.
 
     Args:
-        data: rows of `train` and `validation` must not overlap.
+        data: rows of `train` and `validation` must not overlap. Filling up rare classes (`balance: augmentor`) is
+            done before, by `balance.fill_up`.
         recipe: what to do.
         run: the run folder; made if missing.
         classes: C, the number of classes.
         resume: go on from the last whole epoch in `run`; starts at the beginning if there is none.
         epochs: in place of the recipe's.
+        listeners: are told of each epoch.
         progress: whether a bar is shown on stderr.
 
     Raises:
@@ -99,43 +165,62 @@ def fit(
             was interrupted with Ctrl-C, or diverged.
         MissingExtra: Keras or TensorFlow is not installed.
     """
-    targets = _checked_targets(data, classes)
+    allowed = _checked_targets(data, classes)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
-    recipe = _begin(data, targets, recipe, run, classes, resume)
-    step = Step(networks.build(recipe, classes), recipe.learning_rate)
+    recipe = _begin(data, allowed, recipe, run, classes, resume)
+    lesson = _Lesson.of(data, allowed, recipe)
+    step = _step(recipe, classes, lesson)
     history = _restore(step, run)
+    for listener in listeners:
+        listener.begin(recipe)
     try:
         while len(history) < recipe.epochs and not history.exhausted(recipe.patience):
-            epoch = _epoch(step, data, targets, recipe, len(history) + 1, progress)
+            epoch = _epoch(step, data, lesson, recipe, len(history) + 1, progress)
             history = History((*history.epochs, epoch))
             _save(step, history, run)
+            for listener in listeners:
+                listener.epoch(epoch)
     except KeyboardInterrupt:
         raise RunError(_how_to_go_on(len(_history(run)), run)) from None
-    return Fitted(_best_model(recipe, classes, history, run), history, recipe)
+    finally:
+        for listener in listeners:
+            listener.end(history)
+    return Fitted(_best_model(recipe, classes, history, run), history, recipe, lesson.shown(data.train, recipe))
+
+
+def _step(recipe: Recipe, classes: int, lesson: _Lesson) -> Step:
+    model = networks.build(recipe, classes)
+    return Step(
+        model,
+        stages=networks.stages(model),
+        depth_decay=recipe.depth_decay,
+        focal=recipe.loss == "focal",
+        offset=lesson.offset,
+    )
 
 
 def fastest_precision(data: TrainingData, recipe: Recipe, *, classes: int) -> str:
     """`mixed_bfloat16` where a training step of this network is clearly faster with it here, else `float32`."""
-    targets = _checked_targets(data, classes)
+    allowed = _checked_targets(data, classes)
     rows = np.sort(np.resize(data.train, recipe.batch_size))
-    pixels, wanted = data.pixels[rows], targets[rows]
+    pixels, labels = data.pixels[rows], Labels.plain(allowed[rows])
     names = ("float32", "mixed_bfloat16")
-    steps = [Step(networks.build(replace(recipe, precision=name), classes), recipe.learning_rate) for name in names]
+    steps = [Step(networks.build(replace(recipe, precision=name), classes)) for name in names]
     for step in steps:
-        step.train(pixels, wanted)
+        step.train(pixels, labels, recipe.learning_rate)
     # In turns, so that a busy moment hits both; the fastest of each, since noise only ever adds.
-    seconds = np.min([[_seconds(step, pixels, wanted) for step in steps] for _ in range(5)], axis=0)
+    seconds = np.min([[_seconds(step, pixels, labels) for step in steps] for _ in range(5)], axis=0)
     return names[int(seconds[0] > _WORTHWHILE * seconds[1])]
 
 
-def _seconds(step: Step, pixels: NDArray[np.uint8], targets: NDArray[np.float32]) -> float:
+def _seconds(step: Step, pixels: NDArray[np.uint8], labels: Labels) -> float:
     start = time.perf_counter()
-    step.train(pixels, targets)
+    step.train(pixels, labels, 1e-3)
     return time.perf_counter() - start
 
 
 def _checked_targets(data: TrainingData, classes: int) -> NDArray[np.float32]:
-    """The targets as float32 (N, C), once it is sure that everything fits together."""
+    """float32 (N, C), 1 for each class that a label may stand for, once it is sure that everything fits together."""
     count = len(data.pixels)
     if not len(data.train) or not len(data.validation):
         raise DataError(f"{len(data.train)} training and {len(data.validation)} validation pictures: both are needed.")
@@ -151,17 +236,21 @@ def _checked_targets(data: TrainingData, classes: int) -> NDArray[np.float32]:
             )
         one_hot: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[np.clip(data.targets, 0, classes - 1)]
         return one_hot
-    if data.targets.shape != (count, classes) or not np.allclose(data.targets[rows].sum(axis=1), 1, atol=1e-4):
-        raise DataError(f"Targets of shape {data.targets.shape} are not rows of {classes} fractions that sum to 1.")
-    return data.targets.astype(np.float32, copy=False)
+    fits = data.targets.shape == (count, classes) and data.targets.dtype == np.bool_
+    if not fits or not data.targets[rows].any(axis=1).all():
+        raise DataError(
+            f"Targets of shape {data.targets.shape} and type {data.targets.dtype} do not say for each of {count} "
+            f"pictures which of {classes} classes it may be: bool, and true for one at least."
+        )
+    return data.targets.astype(np.float32)
 
 
 def _begin(
-    data: TrainingData, targets: NDArray[np.float32], recipe: Recipe, run: Path, classes: int, resume: bool
+    data: TrainingData, allowed: NDArray[np.float32], recipe: Recipe, run: Path, classes: int, resume: bool
 ) -> Recipe:
     """Claims the run folder, or checks that it holds this very run; the recipe with its precision decided."""
     about = run / "training.json"
-    fingerprint = _fingerprint(data, targets)
+    fingerprint = _fingerprint(data, allowed)
     if about.exists():
         if not resume:
             raise RunError(f"{run} holds a training run. Go on with it with --resume, or name another folder.")
@@ -171,11 +260,11 @@ def _begin(
             asked = stored["asked_precision"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{about}: damaged ({error}). Train again into another folder.") from None
-        if replace(as_run, epochs=recipe.epochs, precision=asked) != recipe:
+        if training_part(replace(as_run, epochs=recipe.epochs, precision=asked)) != training_part(recipe):
             raise RunError(f"{run} was begun with another recipe. Resume it with the same one, or name another folder.")
         if stored["data"] != fingerprint:
             raise RunError(f"{run} was begun on other pictures, labels or another split. Name another folder.")
-        return replace(as_run, epochs=recipe.epochs)
+        return replace(recipe, precision=as_run.precision)
     run.mkdir(parents=True, exist_ok=True)
     asked = recipe.precision
     if asked == "auto":
@@ -185,9 +274,14 @@ def _begin(
     return recipe
 
 
-def _fingerprint(data: TrainingData, targets: NDArray[np.float32]) -> str:
+def training_part(recipe: Recipe) -> Recipe:
+    """The recipe without what changes no weight: two that agree in it train to the same network."""
+    return replace(recipe, name="", summary="", views=1)
+
+
+def _fingerprint(data: TrainingData, allowed: NDArray[np.float32]) -> str:
     digest = hashlib.sha256(repr(data.pixels.shape).encode())
-    for array in (targets, data.train, data.validation):
+    for array in (allowed, data.train, data.validation):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
@@ -206,24 +300,34 @@ def _history(run: Path) -> History:
     return History.from_json(read_arrays(file)[1]["history"]) if file.exists() else History()
 
 
-def _epoch(
-    step: Step, data: TrainingData, targets: NDArray[np.float32], recipe: Recipe, number: int, progress: bool
-) -> Epoch:
-    order = np.random.default_rng((recipe.seed, number)).permutation(data.train)
+def _rate(recipe: Recipe, progress: float) -> float:
+    """The learning rate when this share of all `recipe.epochs` is done."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    return recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _epoch(step: Step, data: TrainingData, lesson: _Lesson, recipe: Recipe, number: int, progress: bool) -> Epoch:
+    order = lesson.order(data.train, recipe, number)
     start = time.perf_counter()
     with tqdm(
         total=len(order), desc=f"epoch {number}/{recipe.epochs}", unit="picture", disable=not progress, leave=True
     ) as bar:
         loss, hits, done = 0.0, 0, 0
-        for rows, pixels in batches(data.pixels, order, recipe.batch_size):
-            batch_loss, batch_hits = step.train(pixels, targets[rows])
+        for rows, made in batches(data.pixels, order, recipe.batch_size, change=lesson.change(number)):
+            batch_loss, batch_hits = step.train(
+                made.pixels,
+                lesson.labels(rows, made),
+                _rate(recipe, (number - 1 + done / len(order)) / recipe.epochs),
+                head_only=number <= recipe.frozen_epochs,
+            )
             loss, hits, done = loss + batch_loss, hits + batch_hits, done + len(rows)
             if not np.isfinite(batch_loss):
                 raise RunError(f"The loss became {batch_loss} in epoch {number}. Lower the learning rate.")
             bar.set_postfix(loss=f"{loss / done:.3f}", accuracy=f"{hits / done:.3f}", refresh=False)
             bar.update(len(rows))
         trained = time.perf_counter() - start
-        validation_loss, validation_accuracy = _validate(step, data, targets, recipe.batch_size)
+        validation_loss, validation_accuracy = _validate(step, data, lesson.allowed, recipe.batch_size)
         bar.set_postfix(
             loss=f"{loss / done:.3f}",
             accuracy=f"{hits / done:.3f}",
@@ -241,10 +345,10 @@ def _epoch(
     )
 
 
-def _validate(step: Step, data: TrainingData, targets: NDArray[np.float32], batch_size: int) -> tuple[float, float]:
+def _validate(step: Step, data: TrainingData, allowed: NDArray[np.float32], batch_size: int) -> tuple[float, float]:
     loss, hits = 0.0, 0
-    for rows, pixels in batches(data.pixels, np.sort(data.validation), batch_size):
-        batch_loss, batch_hits = step.test(pixels, targets[rows])
+    for rows, pixels in batches(data.pixels, np.sort(data.validation), batch_size, change=lambda pixels, _: pixels):
+        batch_loss, batch_hits = step.test(pixels, Labels.plain(allowed[rows]))
         loss, hits = loss + batch_loss, hits + batch_hits
     return loss / len(data.validation), hits / len(data.validation)
 
@@ -273,7 +377,7 @@ def _best_model(recipe: Recipe, classes: int, history: History, run: Path) -> An
     model = networks.build(replace(recipe, precision="float32"), classes)
     for variable, name in zip(model.variables, sorted(weights), strict=True):
         variable.assign(weights[name])
-    return model
+    return networks.as_scored(model, recipe.views)
 
 
 def _how_to_go_on(done: int, run: Path) -> str:

@@ -27,6 +27,7 @@ from dermalert.judge.evaluation import Evaluation, evaluate
 from dermalert.judge.mistakes import worst
 from dermalert.judge.report import DataSummary, write_report
 from dermalert.judge.scores import Scores, truth_of
+from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
 from dermalert.score.engine import Engine
 from dermalert.stages.auditing import examine, suspect
 from dermalert.taxonomy import Label, label_of
@@ -35,14 +36,20 @@ BATCH = 32
 
 
 def labelled_manifest(
-    data: Path, *, table: Path | None = None, columns: Mapping[str, str] | None = None, workers: int | None = None
+    data: Path,
+    *,
+    table: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    against: Manifest | None = None,
+    workers: int | None = None,
 ) -> tuple[Manifest, tuple[RefusedFile, ...]]:
     """The audited manifest of `data`, or the one that `data` is (*.parquet), and the files refused."""
     if data.suffix.lower() == ".parquet":
         return Manifest.read(data), ()
     listing = list_data(data, table=table, columns=columns)
     index = examine(listing, workers=workers)
-    report = audit(index, kind=listing.kind, suspected=suspect(index.manifest, workers))
+    suspected = suspect(index.manifest, workers)
+    report = audit(index, kind=listing.kind, against=against, suspected=suspected)
     return report.manifest, report.refused
 
 
@@ -72,15 +79,12 @@ def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = 
     return manifest.where(usable), np.concatenate(logits)
 
 
-def scores_of(manifest: Manifest, labels: Sequence[Label], bundle: Bundle, logits: NDArray[Any]) -> Scores:
+def scores_of(
+    manifest: Manifest, labels: Sequence[Label], classes: tuple[str, ...], probabilities: NDArray[Any]
+) -> Scores:
     """The scores of pictures whose labels are given beside them."""
-    return Scores(
-        tuple(manifest.column("image_id")),
-        bundle.classes,
-        bundle.temperature.apply(logits),
-        truth_of(list(labels), bundle.classes),
-        group_numbers(manifest),
-    )
+    ids = tuple(manifest.column("image_id"))
+    return Scores(ids, classes, probabilities, truth_of(list(labels), classes), group_numbers(manifest))
 
 
 def as_given(manifest: Manifest) -> list[Label]:
@@ -93,17 +97,33 @@ def as_resolved(manifest: Manifest) -> list[Label]:
     return [label_of(word) for word in manifest.column("diagnosis")]
 
 
-def test_views(manifest: Manifest, bundle: Bundle, logits: NDArray[Any]) -> dict[str, Scores]:
-    """The test part as its owner gives it, and what is left of it that training does not know."""
-    is_test = np.array([part == "test" for part in manifest.column("split")], dtype=bool)
-    clean = clean_test(manifest)
+def views_of(
+    manifest: Manifest, rows: NDArray[np.int64], classes: tuple[str, ...], probabilities: NDArray[Any]
+) -> dict[str, Scores]:
+    """What a split set is judged on: validation, the test part as its owner gives it, what of that training does not
+    know, and the validation pictures of each further set of a pool.
+
+    Args:
+        manifest: the whole set, training pictures too, since they say which test pictures are known; the studied
+            set of a pool first.
+        rows: int64 (M,), the pictures that were scored, ascending.
+        probabilities: float (M, C), theirs.
+    """
+    parts = np.array([part or "" for part in manifest.column("split")], dtype=object)
+    sources = np.array(manifest.column("source"), dtype=object)
+    validates, (studied, *others) = parts == "validation", dict.fromkeys(sources)
+    members = {
+        VALIDATION: (validates & (sources == studied), as_resolved),
+        RAW_TEST: (parts == "test", as_given),
+        CLEAN_TEST: (clean_test(manifest), as_resolved),
+        **{f"{VALIDATION}, {name}": (validates & (sources == name), as_resolved) for name in others},
+    }
+    scored = np.isin(np.arange(len(manifest)), rows)
     views = {}
-    if is_test.any():
-        raw = manifest.where(is_test)
-        views["test, raw"] = scores_of(raw, as_given(raw), bundle, logits[is_test])
-    if clean.any():
-        kept = manifest.where(clean)
-        views["test, clean"] = scores_of(kept, as_resolved(kept), bundle, logits[clean])
+    for view, (belongs, labels) in members.items():
+        if (belongs & scored).any():
+            kept = manifest.where(belongs & scored)
+            views[view] = scores_of(kept, labels(kept), classes, probabilities[belongs[rows]])
     return views
 
 
@@ -128,8 +148,9 @@ def write_metrics(file: Path, evaluations: Mapping[str, Evaluation], **facts: An
 def data_summary(manifest: Manifest, refused: Iterable[RefusedFile], *, shown: int = 8) -> DataSummary:
     """Class counts by split, and the first pictures of each class by a fixed shuffle."""
     words = [word or "unlabelled" for word in manifest.column("diagnosis")]
-    parts = [part or "left out" for part in manifest.column("split")]
-    order = [part for part in ("train", "validation", "test", "left out") if part in parts]
+    split = manifest.column("split")
+    parts = [part or "left out" for part in split] if any(split) else ["all"] * len(split)
+    order = [part for part in ("all", "train", "validation", "test", "left out") if part in parts]
     counted = Counter(zip(words, parts, strict=True))
     ids = np.array(manifest.column("image_id"), dtype=object)
     shuffled = np.random.default_rng(0).permutation(len(ids))
@@ -166,11 +187,12 @@ def run_evaluate(
     if not len(labelled):
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
     labelled, logits = score_labelled(Engine(bundle), labelled, workers=workers)
-    views = {"as given": scores_of(labelled, as_given(labelled), bundle, logits)}
+    probabilities = bundle.temperature.apply(logits)
+    views = {"as given": scores_of(labelled, as_given(labelled), bundle.classes, probabilities)}
     kept = np.array(labelled.column("resolution"), dtype=object) != "drop"
     if kept.any() and not kept.all():
         clean = labelled.where(kept)
-        views["without doubtful pictures"] = scores_of(clean, as_resolved(clean), bundle, logits[kept])
+        views["without doubtful pictures"] = scores_of(clean, as_resolved(clean), bundle.classes, probabilities[kept])
     evaluations = judged(views, bundle, resamples=resamples, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(out / "predictions.csv", labelled, bundle, logits)

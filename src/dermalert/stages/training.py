@@ -11,13 +11,17 @@ run/report.html        the same for people
 
 from __future__ import annotations
 
+import math
 import platform
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +33,14 @@ from dermalert.errors import DataError, NotEnoughPositives, RefusedFile
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.showing import pixels_by_id
 from dermalert.intake.split import split
-from dermalert.judge.calibration import Temperature
+from dermalert.judge.calibration import Temperature, TemperatureAtBound
 from dermalert.judge.evaluation import Evaluation
 from dermalert.judge.mistakes import worst
 from dermalert.judge.operating import OperatingPoint, at_sensitivity
 from dermalert.judge.report import write_report
 from dermalert.judge.scores import Scores
+from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION, Cost, Curves
+from dermalert.learn.balance import fill_up
 from dermalert.learn.diagnose import diagnose
 from dermalert.learn.history import History
 from dermalert.learn.pipeline import DecodedCache
@@ -42,7 +48,7 @@ from dermalert.learn.recipes import Recipe
 from dermalert.learn.train import Fitted, TrainingData, fit
 from dermalert.score.engine import Engine
 from dermalert.stages import judging
-from dermalert.taxonomy import MELANOMA, NAMES
+from dermalert.taxonomy import MELANOMA, NAMES, label_of
 
 TARGET_SENSITIVITY = 0.95
 _LIBRARIES = ("dermalert", "keras", "tensorflow-cpu", "tensorflow", "numpy", "onnx", "onnxruntime", "tf2onnx", "pillow")
@@ -57,12 +63,14 @@ class Prepared:
         refused: files that could not be used.
         classes: (C,) diagnoses that the training labels may stand for, in the taxonomy's order.
         pixels: uint8 (N, H, W, 3), memory-mapped.
+        notes: what was left out, for the report.
     """
 
     manifest: Manifest
     refused: tuple[RefusedFile, ...]
     classes: tuple[str, ...]
     pixels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
 
     def rows(self, *parts: str) -> NDArray[np.int64]:
         """int64: the rows of these splits."""
@@ -79,6 +87,7 @@ def run_train(
     table: Path | None = None,
     columns: Mapping[str, str] | None = None,
     cache: Path | None = None,
+    log: Sequence[str] = (),
     resamples: int = 1000,
     workers: int | None = None,
     command: str,
@@ -88,6 +97,7 @@ def run_train(
 
     Args:
         cache: where decoded pictures are kept for later runs; by default `decoded/` beside the run folder.
+        log: `tensorboard`, `mlflow`: who else is told of each epoch.
 
     Raises:
         RunError: the folder holds a run and `resume` is off, or one of another recipe or data.
@@ -96,8 +106,15 @@ def run_train(
     manifest, refused = judging.labelled_manifest(data, table=table, columns=columns, workers=workers)
     if not any(manifest.column("split")):
         manifest = split(manifest, seed=recipe.seed)
-    prepared = prepare(manifest, refused, recipe, cache or run.parent / "decoded", workers)
-    fitted = fit(_training_data(prepared), recipe, run, classes=len(prepared.classes), resume=resume, epochs=epochs)
+    listeners: Sequence[Any] = ()
+    if log:
+        from dermalert.learn.listeners import listeners_named
+
+        listeners = listeners_named(log, run)
+    cache = cache or run.parent / "decoded"
+    prepared = prepare(manifest, refused, recipe, cache, workers)
+    lesson = training_data(prepared, recipe, cache)
+    fitted = fit(lesson, recipe, run, classes=len(prepared.classes), resume=resume, epochs=epochs, listeners=listeners)
     prepared.manifest.write(run / "manifest.parquet")
     (run / "recipe.json").write_text(fitted.recipe.to_json() + "\n", encoding="utf-8")
     return _judge(prepared, fitted, run, resamples=resamples, command=command, made=made)
@@ -119,17 +136,51 @@ def prepare(
         raise DataError(
             f"Training pictures show {', '.join(classes) or 'no diagnosis'}: melanoma and another are needed."
         )
-    return Prepared(manifest, (*refused, *decoded.refused), classes, decoded.pixels)
+    manifest, notes = _without_strangers(manifest, classes)
+    return Prepared(manifest, (*refused, *decoded.refused), classes, decoded.pixels, notes)
 
 
-def _training_data(prepared: Prepared) -> TrainingData:
-    """A coarse label is an even guess among the diagnoses that it may stand for."""
-    targets = np.zeros((len(prepared.manifest), len(prepared.classes)), dtype=np.float32)
-    for row, label in enumerate(prepared.manifest.labels()):
-        if label is not None:
-            fitting = [name in label.stands_for for name in prepared.classes]
-            targets[row] = np.array(fitting, dtype=np.float32) / max(sum(fitting), 1)
-    return TrainingData(prepared.pixels, targets, prepared.rows("train"), prepared.rows("validation"))
+def _without_strangers(manifest: Manifest, classes: tuple[str, ...]) -> tuple[Manifest, tuple[str, ...]]:
+    """Leaves out pictures of diagnoses that no training picture shows: the model has no word for them."""
+    told = zip(manifest.labels(), manifest.column("given_label"), manifest.column("split"), strict=True)
+    # A test picture is judged under its owner's label too.
+    labels = [(label, label_of(given) if part == "test" else label) for label, given, part in told]
+    strange = [any(each and not set(each.stands_for) & set(classes) for each in pair) for pair in labels]
+    words = zip(manifest.column("given_label"), strange, strict=True)
+    left = Counter(word for word, stranger in words if stranger)
+    parts = zip(manifest.column("split"), strange, strict=True)
+    notes = tuple(
+        f"{number} pictures of {word} were left out: no training picture shows it." for word, number in left.items()
+    )
+    return manifest.with_columns(split=[None if stranger else part for part, stranger in parts]), notes
+
+
+def training_data(prepared: Prepared, recipe: Recipe, cache: Path) -> TrainingData:
+    """What the recipe learns from; rare classes filled up where it says so, from training pictures only."""
+    labels, train = prepared.manifest.labels(), prepared.rows("train")
+    targets = np.array(
+        [[label is not None and name in label.stands_for for name in prepared.classes] for label in labels]
+    )
+    data = TrainingData(prepared.pixels, targets, train, prepared.rows("validation"))
+    return filled_up(data, recipe, cache, key=content_key(prepared)) if recipe.balance == "augmentor" else data
+
+
+def content_key(prepared: Prepared) -> str:
+    """What the decoded pictures were made of, for caches of what is made of them."""
+    return f"{prepared.manifest.fingerprint()} at {prepared.pixels.shape[1:3]}"
+
+
+def filled_up(data: TrainingData, recipe: Recipe, cache: Path, *, key: str) -> TrainingData:
+    """The same data with as many training pictures of every class, drawn from training pictures alone."""
+    exact = np.where(data.targets.sum(axis=1) == 1, data.targets.argmax(axis=1), -1).astype(np.int64)
+    filled = fill_up(data.pixels, data.train, exact, seed=recipe.seed, folder=cache, key=key)
+    drawn = np.arange(len(data.pixels), len(filled.pixels))
+    return TrainingData(
+        filled.pixels,
+        np.concatenate([data.targets, data.targets[filled.origin]]),
+        np.concatenate([data.train, drawn]),
+        data.validation,
+    )
 
 
 def _judge(
@@ -137,43 +188,41 @@ def _judge(
 ) -> dict[str, Evaluation]:
     """Everything after the last epoch: graph, temperature, threshold, figures, bundle, report."""
     seed = fitted.recipe.seed
-    bundle = _uncalibrated(prepared, fitted)
+    bundle = uncalibrated(prepared, fitted)
     rows = prepared.rows("validation", "test")
-    manifest = prepared.manifest.where(np.isin(np.arange(len(prepared.manifest)), rows))
-    logits = _logits(Engine(bundle), prepared.pixels, rows)
-    is_validation = np.array(manifest.column("split"), dtype=object) == "validation"
-    validation, validation_logits = manifest.where(is_validation), logits[is_validation]
-    labels = judging.as_resolved(validation)
-    truth = judging.scores_of(validation, labels, bundle, validation_logits).truth
-    bundle = replace(bundle, temperature=Temperature.fit(validation_logits, truth))
-    validation_scores = judging.scores_of(validation, labels, bundle, validation_logits)
-    point, notes = _operating_point(validation_scores, seed)
+    logits = logits_of(Engine(bundle), prepared.pixels, rows)
+    temperature, warned = _temperature(prepared, rows, logits)
+    bundle = replace(bundle, temperature=temperature)
+    views = judging.views_of(prepared.manifest, rows, bundle.classes, bundle.temperature.apply(logits))
+    point, notes = _operating_point(views[VALIDATION], seed)
     bundle = replace(bundle, operating_point=point)
-    views = {"validation": validation_scores, **judging.test_views(manifest, bundle, logits)}
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=seed)
     bundle = replace(bundle, card=_card(bundle, evaluations))
     bundle.save(run / "bundle")
-    judging.write_predictions(run / "predictions.csv", manifest, bundle, logits)
-    judging.write_metrics(run / "metrics.json", evaluations, recipe=fitted.recipe.name, seed=seed)
-    last = list(views)[-1]
+    scored = prepared.manifest.where(np.isin(np.arange(len(prepared.manifest)), rows))
+    judging.write_predictions(run / "predictions.csv", scored, bundle, logits)
+    training = {"cost": _plain(cost_of(fitted)), "shown": dict(zip(bundle.classes, fitted.shown.tolist(), strict=True))}
+    judging.write_metrics(run / "metrics.json", evaluations, recipe=fitted.recipe.name, seed=seed, training=training)
+    shown = next(view for view in (CLEAN_TEST, RAW_TEST, VALIDATION) if view in views)
     write_report(
         run / "report.html",
         title=f"{fitted.recipe.name} on {prepared.manifest.column('source')[0]}",
         evaluations=evaluations,
-        history=_Curves(fitted.history),
+        history=curves_of(fitted.history),
         diagnosis=diagnose(fitted.history),
         data=judging.data_summary(prepared.manifest, prepared.refused),
-        mistakes=worst(views[last], threshold=point.threshold) if point else None,
-        mistakes_on=last,
+        mistakes=worst(views[shown], threshold=point.threshold) if point else None,
+        mistakes_on=shown,
         pixels_of=pixels_by_id(prepared.manifest),
-        notes=notes,
+        notes=[*notes, *warned, *prepared.notes],
         command=command,
         made=made,
     )
     return evaluations
 
 
-def _uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
+def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
+    """The bundle before anything was chosen on validation."""
     manifest, parts = prepared.manifest, Counter(prepared.manifest.column("split"))
     return Bundle(
         name=fitted.recipe.name,
@@ -202,10 +251,27 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _logits(engine: Engine, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def logits_of(engine: Engine, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """From the graph that ships, not from the Keras model: what is judged is what scores."""
     blocks = np.array_split(rows, max(1, len(rows) // judging.BATCH))
     return np.concatenate([engine.logits(pixels[block]) for block in blocks])
+
+
+def _temperature(
+    prepared: Prepared, rows: NDArray[np.int64], logits: NDArray[np.float32]
+) -> tuple[Temperature, list[str]]:
+    """Fitted on the validation pictures of the studied set; and what the reader must know of it."""
+    studied = judging.views_of(prepared.manifest, rows, prepared.classes, logits)[VALIDATION]
+    chosen = np.isin(np.array(prepared.manifest.column("image_id"), dtype=object)[rows], studied.image_ids)
+    return fitted_temperature(logits[chosen], studied.truth)
+
+
+def fitted_temperature(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[Temperature, list[str]]:
+    """The temperature, and in a sentence why not to trust it where the pictures do not determine one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TemperatureAtBound)
+        temperature = Temperature.fit(logits, truth)
+    return temperature, [str(each.message) for each in caught]
 
 
 def _operating_point(validation: Scores, seed: int) -> tuple[OperatingPoint | None, list[str]]:
@@ -228,24 +294,35 @@ def _card(bundle: Bundle, evaluations: Mapping[str, Evaluation]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """A history as the report reads it."""
+def curves_of(history: History) -> Curves:
+    """A history as reports read it."""
+    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    return Curves(*(history.column(name) for name in names))
 
-    history: History
 
-    @property
-    def loss(self) -> list[float]:
-        return self.history.column("train_loss")
+def cost_of(fitted: Fitted) -> Cost:
+    """What a training took; memory is that of this process so far."""
+    history = fitted.history
+    return Cost(
+        seconds=sum(history.column("seconds")),
+        images_per_second=float(np.median(history.column("images_per_second"))),
+        parameters=fitted.model.count_params(),
+        peak_mib=_peak_mib(),
+        epochs=len(history),
+        best_epoch=history.best.number if history.best else None,
+    )
 
-    @property
-    def accuracy(self) -> list[float]:
-        return self.history.column("train_accuracy")
 
-    @property
-    def val_loss(self) -> list[float]:
-        return self.history.column("validation_loss")
+def _peak_mib() -> float:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows does not tell
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
-    @property
-    def val_accuracy(self) -> list[float]:
-        return self.history.column("validation_accuracy")
+
+def _plain(cost: Cost) -> dict[str, float | int | None]:
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(cost).items()
+    }
