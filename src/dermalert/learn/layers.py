@@ -4,9 +4,9 @@ Comes in: pictures, and numbers for each of them. Goes out: pictures. Layer clas
 what does not train loads no Keras.
 Nothing is drawn by chance here: whoever calls does that, so the same numbers give the same pictures.
 
-Keras has a layer for each of these changes alone. These make several at once: one interpolation in place of three,
-and one product of matrices in place of two round trips through HSV. Measured at 180 px on one core:
-docs/decisions has the table.
+Keras has a layer for each of these changes alone. These make several at once, with one interpolation in place of four
+and one product of matrices in place of two round trips through HSV, compiled by XLA. On one core at 180 px the recipe
+`augmented` takes 1,700 pictures a second this way, and 130 through Keras's eight layers one after another.
 """
 
 from __future__ import annotations

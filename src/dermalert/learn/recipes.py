@@ -27,7 +27,7 @@ AUGMENTATIONS: dict[str, tuple[str, float]] = {
     "shift": ("moved by at most this share of the width and height", 0.9),
     "brightness": ("lighter or darker by at most this share of the range", 1.0),
     "contrast": ("more or less by at most this share", 0.9),
-    "colour": ("hue and saturation, at most this share of their range", 1.0),
+    "colour": ("hue by at most this share of half a turn, saturation by at most this share", 1.0),
     "randaugment": ("two operations by chance, of at most this strength", 1.0),
     "hair": ("chance of drawn hairs", 1.0),
     "ruler": ("chance of a drawn ruler", 1.0),
