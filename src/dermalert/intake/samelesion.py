@@ -195,11 +195,23 @@ def _unit(crops: Float) -> Float:
 def _whitened(descriptors: Float) -> Float:
     """Principal components with their spread evened out, so that what all spots share does not decide."""
     centred = descriptors - descriptors.mean(axis=0)
-    variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
-    variance, axes = variance[::-1][:_DIMENSIONS], axes[:, ::-1][:, :_DIMENSIONS]
+    variance, axes = _principal(centred)
     scaled = centred @ axes / np.maximum(variance, 1e-6 * variance[0] + 1e-12) ** 0.35
     unit: Float = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-6)
     return unit.astype(np.float32)
+
+
+def _principal(centred: Float) -> tuple[Float, Float]:
+    """The largest variances, float32 (K,), and their axes, float32 (D, K), of the rows of `centred` (N, D)."""
+    n, dimensions = centred.shape
+    if n >= dimensions:
+        variance, axes = np.linalg.eigh(centred.T @ centred / n)
+        return variance[::-1][:_DIMENSIONS], axes[:, ::-1][:, :_DIMENSIONS]
+    # Of few pictures: the same axes from the smaller matrix of the pictures' inner products.
+    variance, weights = np.linalg.eigh(centred @ centred.T / n)
+    variance, weights = variance[::-1][:_DIMENSIONS], weights[:, ::-1][:, :_DIMENSIONS]
+    told = variance > 1e-6 * variance[0]
+    return variance[told], centred.T @ weights[:, told] / np.sqrt(n * variance[told])
 
 
 def _nearest(unit: Float, neighbours: int) -> tuple[Index, Index]:
