@@ -20,6 +20,7 @@ from dermalert.errors import DataError
 from dermalert.judge.compare import ALIKE, BETTER, FIGURES, UNKNOWN, WORSE, compare_all
 from dermalert.judge.evaluation import evaluate
 from dermalert.judge.study import Arm, Curves, Study, chosen_on_validation, compared
+from dermalert.judge.study_json import study_json
 from dermalert.judge.study_page import study_html, write_study
 from dermalert.judge.study_words import delta, signed
 from dermalert.judge.wording import measure
@@ -251,7 +252,7 @@ def test_study_json_keeps_its_documented_keys_and_repeats(study: Study, tmp_path
     plain = json.loads(text, parse_constant=_no_constant)
     assert list(plain) == [
         *("format", "name", "baseline", "headline", "views", "seed", "resamples", "level", "figures", "comparisons"),
-        *("chosen_on_validation", "data", "arms", "leak"),
+        *("chosen_on_validation", "data", "arms", "additions", "leak"),
     ]
     assert list(plain["arms"][0]) == [
         *("name", "summary", "state", "why", "changes", "recipe", "training_counts", "differences", "incomparable"),
@@ -304,6 +305,19 @@ def test_without_leak_augmentation_sources_and_refusals_their_sections_are_away(
     assert "What augmentation does to a picture" not in headings
     assert "Each source by itself" not in headings
     assert "None: every file was read." in _shown(_small()).text
+
+
+def test_what_one_arm_adds_to_another_is_held_against_that_one(tmp_path: Path) -> None:
+    added = [replace(arm(name, skill=skill), adds_to="better") for name, skill in (("mixup", 2.0), ("cutmix", 0.5))]
+    lost = Arm("occlusion", "hairs", "{}", state="failed", why="out of memory", adds_to="better")
+    study = _small(arms=[arm("plain"), arm("better", skill=2.0), *added, lost])
+    reading = _shown(study)
+    assert "What each addition does" in [text for _, text in reading.headings]
+    assert "failed: out of memory" in reading.text
+    found = study_json(study, compared(study))["additions"]
+    assert set(found["better"]["validation"]) == {"mixup", "cutmix"}
+    assert found["better"]["validation"]["cutmix"]["balanced_accuracy"]["verdict"] == "worse"
+    assert study_json(_small(), compared(_small()))["additions"] == {}
 
 
 def test_a_study_whose_baseline_failed_shows_the_others_without_differences() -> None:

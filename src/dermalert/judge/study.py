@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dermalert.errors import DataError, RefusedFile
 from dermalert.judge.compare import FIGURES, UNKNOWN, Difference, Spread, compare_all, spread, unlike
@@ -93,6 +93,7 @@ class Arm:
         state: `done`, `failed` or `skipped`.
         why: why it failed or was skipped, in a sentence.
         training_counts: by class, how many pictures an epoch learns from, after any balancing.
+        adds_to: the arm that it adds one thing to, in a study that adds one thing at a time; else empty.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Arm:
     state: str = DONE
     why: str = ""
     training_counts: Mapping[str, int] = field(default_factory=dict)
+    adds_to: str = ""
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
@@ -218,6 +220,16 @@ def compared(study: Study) -> Compared:
         incomparable={view: reasons for view, (_, reasons) in found.items()},
         spreads={view: _spreads(study, view) for view in views},
     )
+
+
+def ablations(study: Study) -> list[Study]:
+    """For each trained arm that others add one thing to: it and they as a study of their own, it the baseline."""
+    bases = dict.fromkeys(arm.adds_to for arm in study.done())
+    done = [arm for arm in study.arms if arm.state == DONE and arm.name in bases]
+    return [
+        replace(study, baseline=base.name, arms=[base, *(arm for arm in study.arms if arm.adds_to == base.name)])
+        for base in done
+    ]
 
 
 def all_views(study: Study) -> list[str]:

@@ -28,6 +28,7 @@ of curves (ROC and the like), confusion matrices and predictions stand in each r
         .diagnosis                        verdict, sentences, suggestions
         .curves                           loss, accuracy, val_loss, val_accuracy; null where it was no number
         .evaluations.<view>               pictures, groups, exact_labels, figures, recall.<class>, operating_point
+    additions.<base>.<view>.<arm>.<figure>  of arms that add one thing to another: the difference from that one
     leak                                  null, or honest and leaky
       .<way>                              training, validation, siblings, evaluations.<view> as above
 """
@@ -41,7 +42,17 @@ from typing import Any
 
 from dermalert.judge.compare import ALIKE, FIGURES, UNKNOWN, Difference
 from dermalert.judge.evaluation import Evaluation
-from dermalert.judge.study import Arm, ArmRun, Compared, Cost, LeakSide, Study, chosen_on_validation
+from dermalert.judge.study import (
+    Arm,
+    ArmRun,
+    Compared,
+    Cost,
+    LeakSide,
+    Study,
+    ablations,
+    chosen_on_validation,
+    compared,
+)
 
 FORMAT_VERSION = 1
 
@@ -67,6 +78,7 @@ def study_json(study: Study, made: Compared) -> dict[str, Any]:
             "notes": list(study.notes),
         },
         "arms": [_arm(arm, made) for arm in study.arms],
+        "additions": {each.baseline: _additions(each) for each in ablations(study)},
         "leak": {"honest": _side(study.leak.honest), "leaky": _side(study.leak.leaky)} if study.leak else None,
     }
 
@@ -99,6 +111,11 @@ def _arm(arm: Arm, made: Compared) -> dict[str, Any]:
         },
         "runs": [_run(run) for run in arm.runs],
     }
+
+
+def _additions(study: Study) -> dict[str, Any]:
+    found = compared(study).differences
+    return {view: {name: _differences(figures) for name, figures in arms.items()} for view, arms in found.items()}
 
 
 def _differences(figures: Mapping[str, Difference]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dermalert import page
 from dermalert.judge.compare import BETTER, UNKNOWN, WORSE
-from dermalert.judge.study import Arm, ArmRun, Compared, Study, all_views, compared
+from dermalert.judge.study import VALIDATION, Arm, ArmRun, Compared, Study, ablations, all_views, compared
 from dermalert.judge.study_json import study_json
 from dermalert.judge.study_tables import (
     classes_by_size,
@@ -33,6 +33,7 @@ from dermalert.judge.study_tables import (
 )
 from dermalert.judge.study_words import (
     NAMED,
+    ArmRow,
     about,
     arm_rows,
     cautions,
@@ -96,6 +97,7 @@ def study_html(study: Study, made_of: Compared, *, samples: Samples, command: st
         own=own_rows(study, made_of),
         comparisons=_comparisons(study, made_of),
         one_in=round(1 / (1 - study.level)),
+        ablations=[_Ablation.of(each) for each in ablations(study)],
         forests=_forests(study, made_of) if study.done() else [],
         panels=_panels(study),
         panel_legend=_panel_legend(study),
@@ -129,6 +131,22 @@ def _comparisons(study: Study, made: Compared) -> list[list[str]]:
             by_chance = f"{(1 - study.level) * number:.1f}"
             rows.append([view, count(number), by_chance, count(excluding), count(standing)])
     return rows
+
+
+@dataclass(frozen=True)
+class _Ablation:
+    """What each addition to one arm does: on validation, where an addition may be chosen."""
+
+    base: str
+    view: str
+    rows: Sequence[ArmRow]
+    number: int
+
+    @classmethod
+    def of(cls, study: Study) -> _Ablation:
+        made = compared(study)
+        view = VALIDATION if VALIDATION in study.views else study.headline
+        return cls(study.baseline, view, arm_rows(study, made, view), made.comparisons(view))
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def run_study(
 
     Raises:
         RunError: `out` holds a study and `resume` is off, or one of other data; or it was stopped with Ctrl-C.
-        DataError: the data cannot be read or divided, or the baseline could not be trained.
+        DataError: the data cannot be read or divided.
     """
     _claim(plan, out, resume)
     manifest, refused = _prepared(plan, out, table, columns, workers)
@@ -190,7 +190,8 @@ def _arm(name: str, recipes: Sequence[Recipe], plan: Plan, out: Path, resamples:
     """Trains what is not yet trained and reads back what came out."""
     recipe = recipes[0]
     changes = differences(recipe, plan.arms()[BASELINE][0])
-    arm = partial(Arm, name, recipe.summary, recipe.to_json(), changes)
+    adds_to = "augmented" if name in AUGMENT_SEARCH else ""
+    arm = partial(Arm, name, recipe.summary, recipe.to_json(), changes, adds_to=adds_to)
     if recipe.pooled and not plan.pool:
         return arm(state=SKIPPED, why="It learns from other data sets too; none was given with --pool.")
     manifest = out / ("pooled.parquet" if recipe.pooled else "manifest.parquet")
@@ -301,9 +302,7 @@ def _study(
     leak: Leak | None,
     resamples: int,
 ) -> Study:
-    if arms[0].state != DONE:
-        raise DataError(f"The baseline {arms[0].name!r} could not be trained: {arms[0].why}")
-    judged_on = arms[0].runs[0].scores
+    judged_on = next((arm.runs[0].scores for arm in arms if arm.state == DONE), {VALIDATION: None})
     return Study(
         name=manifest.column("source")[0],
         baseline=BASELINE,
