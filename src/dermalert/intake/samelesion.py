@@ -211,7 +211,8 @@ def _principal(centred: Float) -> tuple[Float, Float]:
     variance, weights = np.linalg.eigh(centred @ centred.T / n)
     variance, weights = variance[::-1][:_DIMENSIONS], weights[:, ::-1][:, :_DIMENSIONS]
     told = variance > 1e-6 * variance[0]
-    return variance[told], centred.T @ weights[:, told] / np.sqrt(n * variance[told])
+    told[0] = True  # pictures without any structure have no variance at all
+    return variance[told], centred.T @ weights[:, told] / np.sqrt(np.maximum(n * variance[told], 1e-12))
 
 
 def _nearest(unit: Float, neighbours: int) -> tuple[Index, Index]:
