@@ -6,18 +6,22 @@ import inspect
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dermalert
 from dermalert.cli import commands
 from dermalert.drawn import draw_class_folders
-from dermalert.errors import BundleError, DataError
+from dermalert.errors import BundleError, DataError, RunError
 from dermalert.learn.recipes import recipe_named
 
-FUNCTIONS = ("audit", "evaluate", "load_manifest", "score", "train")
+FUNCTIONS = ("audit", "evaluate", "load_manifest", "recipe_named", "score", "study", "train")
+# What the command line calls otherwise than Python.
+NAMES = {"run": "out", "name": "recipe", "file": "recipe", "names": "recipes"}
 HEAVY = ("numpy", "pyarrow", "PIL", "onnxruntime", "sklearn", "scipy", "tensorflow", "keras")
 
 
@@ -40,7 +44,7 @@ def test_scoring_loads_no_training_framework() -> None:
 
 
 def test_every_public_name_is_there_and_told_of() -> None:
-    assert set(dermalert.__all__) == {*FUNCTIONS, "Bundle", "__version__"}
+    assert set(dermalert.__all__) == {*FUNCTIONS, "Bundle", "Recipe", "__version__"}
     for name in dermalert.__all__:
         assert name in dir(dermalert)
         assert getattr(dermalert, name) is not None
@@ -61,11 +65,19 @@ def test_score_is_the_function_whatever_was_imported_before(before: str) -> None
     assert shown == "dermalert.api True"
 
 
-@pytest.mark.parametrize("name", ["audit", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["audit", "train", "study", "evaluate"])
 def test_a_function_takes_what_the_command_of_its_name_takes(name: str) -> None:
-    of_the_command = {{"run": "out"}.get(str(p.name), str(p.name)) for p in commands.commands[name].params}
+    of_the_command = {NAMES.get(str(p.name), str(p.name)) for p in commands.commands[name].params}
     of_the_function = set(inspect.signature(getattr(dermalert, name)).parameters)
     assert of_the_command - {"as_json"} == of_the_function
+
+
+def test_study_trains_what_the_command_trains_unless_told_otherwise() -> None:
+    of_the_command = commands.commands["study"].make_context("study", ["data", "--out", "out"]).params
+    of_the_function = inspect.signature(dermalert.study).parameters
+    assert ",".join(of_the_function["recipes"].default) == of_the_command["names"]
+    for name in ("repeats", "epochs", "seed", "resamples", "show_leak", "resume"):
+        assert of_the_function[name].default == of_the_command[name], name
 
 
 def test_a_missing_folder_is_a_data_error(tmp_path: Path) -> None:
@@ -96,6 +108,69 @@ def test_an_audit_writes_only_where_it_is_told_to(tmp_path: Path) -> None:
         dermalert.load_manifest(out / "manifest.parquet"),
     ):
         assert manifest.table.equals(report.manifest.table)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a stage was called with."""
+
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """The calls of the stages `train` and `study`, which then do nothing."""
+    made: list[Call] = []
+
+    def note(*arguments: Any, **options: Any) -> None:
+        made.append(Call(arguments, options))
+
+    monkeypatch.setattr("dermalert.stages.training.run_train", note)
+    monkeypatch.setattr("dermalert.stages.study.run_study", note)
+    return made
+
+
+def test_a_recipe_is_given_by_name_as_a_value_or_as_a_file(calls: list[Call], tmp_path: Path) -> None:
+    mine = replace(dermalert.recipe_named("augmented"), dropout=0.3)
+    file = tmp_path / "mine.json"
+    file.write_text(mine.to_json(), "utf-8")
+    for given in ("augmented", mine, file, str(file)):
+        dermalert.train("data", out="run", recipe=given)
+    dermalert.train("data", out="run", recipe=file, seed=5, weights="none", log="tensorboard")
+    asked = [call.arguments[1] for call in calls]
+    assert asked == [dermalert.recipe_named("augmented"), mine, mine, mine, replace(mine, seed=5)]
+    assert [list(call.options["log"]) for call in calls] == [[], [], [], [], ["tensorboard"]]
+    assert f"recipe={str(file)!r}, weights='none'" in calls[-1].options["command"]
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), (b"\xff", "UTF-8"), (b"{}", "Not a recipe")])
+def test_a_file_that_holds_no_recipe_is_a_run_error(content: bytes | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(RunError, match=said):
+        dermalert.train("data", out=tmp_path / "run", recipe=file)
+
+
+def test_a_study_takes_one_or_several_recipes_and_sets(calls: list[Call]) -> None:
+    dermalert.study("data", out="out", recipes="balancing", pool="other")
+    dermalert.study("data", out="out", recipes=["focal"], pool=[Path("a"), "b"], repeats=2, show_leak=True)
+    (one, *_), (two, *_) = (call.arguments for call in calls)
+    assert one.recipes == ("plain", "balanced", "class-weights", "balanced-sampling", "focal", "logit-adjusted")
+    assert one.pool == (Path("other"),)
+    assert (two.recipes, two.pool, two.repeats) == (("plain", "focal", "balanced"), (Path("a"), Path("b")), 2)
+    assert "dermalert.study('data', out='out', recipes=['focal'], pool=['a', 'b']" in calls[1].options["command"]
+    with pytest.raises(RunError, match="There is no recipe 'nothing'"):
+        dermalert.study("data", out="out", recipes="nothing")
+
+
+def test_a_study_speaks_where_stderr_takes_only_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook."""
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    monkeypatch.setattr("dermalert.stages.study.run_study", lambda *_, **__: sys.stderr.buffer.write(b"") or "done")
+    assert dermalert.study("data", out="out") == "done"
+    assert isinstance(sys.stderr, StringIO)
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ The public names, each loaded when it is first used, so that `import dermalert` 
     load_manifest   what lies in a folder or table, audited
     audit           what is wrong with a data set
     train           a model, judged, with its report
+    study           several ways of training, compared on the same pictures
     evaluate        a model judged on other labelled pictures
     score           findings for new pictures
     Bundle          a trained model, ready to score
+    Recipe          one way of training; `recipe_named` gives those that come with Dermalert
 
 Errors that a user can cause are in `dermalert.errors`. All other modules may change without notice.
 """
@@ -18,14 +20,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dermalert.api import audit, evaluate, load_manifest, score, train
+    from dermalert.api import audit, evaluate, load_manifest, score, study, train
     from dermalert.bundle.format import Bundle
+    from dermalert.learn.recipes import Recipe, recipe_named
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "__version__", "audit", "evaluate", "load_manifest", "score", "train"]
+__all__ = [
+    "Bundle",
+    "Recipe",
+    "__version__",
+    "audit",
+    "evaluate",
+    "load_manifest",
+    "recipe_named",
+    "score",
+    "study",
+    "train",
+]
 
-_HOMES = dict.fromkeys(("audit", "evaluate", "load_manifest", "score", "train"), "dermalert.api")
-_HOMES["Bundle"] = "dermalert.bundle.format"
+_HOMES = {
+    **dict.fromkeys(("audit", "evaluate", "load_manifest", "score", "study", "train"), "dermalert.api"),
+    **dict.fromkeys(("Recipe", "recipe_named"), "dermalert.learn.recipes"),
+    "Bundle": "dermalert.bundle.format",
+}
 
 # Python hangs each room on its parent when it first loads it. The room `score` is empty at its top, so it is loaded
 # and taken down here: loaded later, it would stand in the place of the function of that name.

@@ -7,7 +7,9 @@ framework. Progress goes to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from dermalert.intake.audit import AuditReport
     from dermalert.intake.manifest import Manifest
     from dermalert.judge.evaluation import Evaluation
+    from dermalert.judge.study import Study
     from dermalert.learn.recipes import Recipe
     from dermalert.score.batch import Finding
 
@@ -74,41 +77,29 @@ def audit(
     Raises:
         DataError: nothing there can be read as a data set.
     """
-    from dermalert.intake import audit as auditing
-    from dermalert.intake.sources import list_data
-    from dermalert.stages.auditing import examine, run_audit, suspect
+    from dermalert.stages.auditing import audited, run_audit
 
-    if out is not None:
-        told = _call("audit", data, out=out, against=against, table=table, columns=columns, seed=seed)
-        return run_audit(
-            Path(data),
-            Path(out),
-            against=_path(against),
-            table=_path(table),
-            columns=columns,
-            seed=seed,
-            workers=workers,
-            command=told,
-            made=_now(),
-        )
-    listing = list_data(Path(data), table=_path(table), columns=columns)
-    ours = examine(listing, workers=workers)
-    theirs = None if against is None else examine(list_data(Path(against)), workers=workers).manifest
-    suspected = suspect(ours.manifest, workers)
-    return auditing.audit(ours, kind=listing.kind, against=theirs, suspected=suspected, seed=seed)
+    options: dict[str, Any] = {"against": _path(against), "table": _path(table)}
+    options |= {"columns": columns, "seed": seed, "workers": workers}
+    if out is None:
+        return audited(Path(data), **options)
+    told = _call("audit", data, out=out, against=against, table=table, columns=columns, seed=seed)
+    return run_audit(Path(data), Path(out), **options, command=told, made=_now())
 
 
 def train(
     data: PathLike,
     *,
     out: PathLike,
-    recipe: str | Recipe = "plain",
+    recipe: PathLike | Recipe = "plain",
+    weights: PathLike | None = None,
     epochs: int | None = None,
     resume: bool = False,
     seed: int | None = None,
     table: PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     cache: PathLike | None = None,
+    log: str | Iterable[str] = (),
     resamples: int = 1000,
     workers: int | None = None,
 ) -> Mapping[str, Evaluation]:
@@ -117,23 +108,24 @@ def train(
     Args:
         data, table, columns, workers: as for `load_manifest`.
         out: the run folder.
-        recipe: a recipe or its name.
+        recipe: a recipe, its name, or the path of a `recipe.json`: `plain` is a name, `plain.json` a file.
+        weights: `imagenet`, `none` or a file of weights: what a backbone starts from, in place of the recipe's.
         epochs: at most so many, in place of the recipe's number.
         resume: go on with the interrupted run in `out`.
         seed: of everything by chance, in place of the recipe's.
         cache: where decoded pictures are kept for later runs; by default `decoded/` beside the run folder.
+        log: `tensorboard`, `mlflow`, or both: who else is told of each epoch.
         resamples: for the intervals.
 
     Returns:
         an evaluation for each set of pictures judged: validation, and test as given and clean.
 
     Raises:
-        RunError: no such recipe; or `out` holds a run and `resume` is off, or one of another recipe or data; or
-            training was interrupted.
+        RunError: no such recipe, or none in the file; or `out` holds a run and `resume` is off, or one of another
+            recipe or data; or training was interrupted.
         DataError: the data cannot be read, or not be divided.
         MissingExtra: Keras and TensorFlow are not installed.
     """
-    from dermalert.learn.recipes import recipe_named
     from dermalert.stages.training import run_train
 
     told = _call(
@@ -141,6 +133,7 @@ def train(
         data,
         out=out,
         recipe=recipe,
+        weights=weights,
         epochs=epochs,
         resume=resume,
         seed=seed,
@@ -148,21 +141,102 @@ def train(
         columns=columns,
         resamples=resamples,
     )
-    chosen = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    chosen = _recipe(recipe)
+    changed = replace(
+        chosen,
+        weights=chosen.weights if weights is None else os.fspath(weights),
+        seed=chosen.seed if seed is None else seed,
+    )
     return run_train(
         Path(data),
-        chosen if seed is None else replace(chosen, seed=seed),
+        changed,
         Path(out),
         resume=resume,
         epochs=epochs,
         table=_path(table),
         columns=columns,
         cache=_path(cache),
+        log=[log] if isinstance(log, str) else list(log),
         resamples=resamples,
         workers=workers,
         command=told,
         made=_now(),
     )
+
+
+def study(
+    data: PathLike,
+    *,
+    out: PathLike,
+    recipes: str | Iterable[str] = ("plain", "augmented", "balanced", "transfer"),
+    pool: PathLike | Iterable[PathLike] = (),
+    repeats: int = 1,
+    epochs: int | None = None,
+    show_leak: bool = False,
+    resume: bool = False,
+    seed: int = 0,
+    resamples: int = 1000,
+    table: PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    workers: int | None = None,
+) -> Study:
+    """Trains several recipes on one audited split, and compares them on one page.
+
+    Every arm sees the same training, validation and test pictures. Each training runs in a process of its own.
+
+    Args:
+        data, table, columns, workers: as for `load_manifest`.
+        out: folder for `study.html`, `study.json` and the run folders below `arms/`.
+        recipes: names; `balancing`, `augment-search` and `all` stand for several. `plain` is always among them.
+        pool: other data sets that the arm `pooled` learns from as well.
+        repeats: trainings of each recipe, with seeds from `seed` on.
+        epochs: at most so many an arm.
+        show_leak: train `balanced` as most notebooks do as well: oversample, then split.
+        resume: go on with an interrupted study, or add arms to a finished one.
+        resamples: for the intervals.
+
+    Returns:
+        what the page shows; an arm that failed is in it, with the reason.
+
+    Raises:
+        RunError: no such recipe; or `out` holds a study and `resume` is off, or one of other data; or it was
+            interrupted.
+        DataError: the data cannot be read, or not be divided.
+    """
+    from dermalert.stages.study import Plan, expanded, run_study
+
+    names = [recipes] if isinstance(recipes, str) else list(recipes)
+    others = [pool] if isinstance(pool, str | os.PathLike) else list(pool)
+    told = _call(
+        "study",
+        data,
+        out=out,
+        recipes=names,
+        pool=others or None,
+        repeats=repeats,
+        epochs=epochs,
+        show_leak=show_leak,
+        resume=resume,
+        seed=seed,
+        resamples=resamples,
+        table=table,
+        columns=columns,
+    )
+    asked = expanded(names, show_leak=show_leak)
+    plan = Plan(Path(data), tuple(map(Path, others)), asked, repeats, epochs, seed)
+    with _stderr_of_bytes():
+        return run_study(
+            plan,
+            Path(out),
+            show_leak=show_leak,
+            resume=resume,
+            table=_path(table),
+            columns=columns,
+            resamples=resamples,
+            workers=workers,
+            command=told,
+            made=_now(),
+        )
 
 
 def evaluate(
@@ -234,6 +308,32 @@ def _path(given: PathLike | None) -> Path | None:
     return None if given is None else Path(given)
 
 
+def _recipe(given: PathLike | Recipe) -> Recipe:
+    from dermalert.errors import RunError
+    from dermalert.learn.recipes import Recipe, recipe_named
+
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, str) and not given.endswith(".json"):
+        return recipe_named(given)
+    try:
+        return Recipe.from_json(Path(given).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{os.fspath(given)}: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{os.fspath(given)}: not a recipe: it is not text in UTF-8.") from None
+
+
+@contextlib.contextmanager
+def _stderr_of_bytes() -> Iterator[None]:
+    """A notebook's stderr takes text only; its file descriptor takes the bytes that other processes write too."""
+    if hasattr(sys.stderr, "buffer"):
+        yield
+        return
+    with open(2, "w", encoding="utf-8", closefd=False) as stderr, contextlib.redirect_stderr(stderr):
+        yield
+
+
 def _call(name: str, *paths: PathLike, **options: Any) -> str:
     """The call as a reader would type it to have a page again."""
     given = {option: value for option, value in options.items() if value is not None}
@@ -242,6 +342,8 @@ def _call(name: str, *paths: PathLike, **options: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

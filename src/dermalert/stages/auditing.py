@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -46,16 +47,29 @@ def run_audit(
         table, columns: as `intake.sources.list_data`, for `data`.
         command, made: stand in the page's footer.
     """
-    listing = list_data(data, table=table, columns=columns)
-    ours = examine(listing, workers=workers)
-    theirs = examine(list_data(against), workers=workers).manifest if against else None
-    report = audit(ours, kind=listing.kind, against=theirs, suspected=suspect(ours.manifest, workers), seed=seed)
+    report = audited(data, against=against, table=table, columns=columns, seed=seed, workers=workers)
     out.mkdir(parents=True, exist_ok=True)
     report.manifest.write(out / "manifest.parquet")
     text = json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False)
     (out / "audit.json").write_text(text + "\n", encoding="utf-8")
     write_page(report, out / "audit.html", command=command, made=made)
     return report
+
+
+def audited(
+    data: Path,
+    *,
+    against: Path | None = None,
+    table: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+) -> AuditReport:
+    """The findings that `run_audit` writes; writes nothing."""
+    listing = list_data(data, table=table, columns=columns)
+    ours = examine(listing, workers=workers)
+    theirs = examine(list_data(against), workers=workers).manifest if against else None
+    return audit(ours, kind=listing.kind, against=theirs, suspected=suspect(ours.manifest, workers), seed=seed)
 
 
 def examine(listing: Listing, *, workers: int | None = None) -> Index:
@@ -70,7 +84,8 @@ def examine(listing: Listing, *, workers: int | None = None) -> Index:
 def suspect(manifest: Manifest, workers: int | None = None) -> SameLesion | None:
     """Pairs of pictures that look like one lesion; None for a set too large to search."""
     if len(manifest) > SUSPECT_UP_TO:
-        tqdm.write(f"More than {SUSPECT_UP_TO:,} pictures: not searched for photographs that look like one lesion.")
+        told = f"More than {SUSPECT_UP_TO:,} pictures: not searched for photographs that look like one lesion."
+        tqdm.write(told, file=sys.stderr)
         return None
     with TemporaryFile() as file, tqdm(total=len(manifest), desc="find lesions shown twice", unit="picture") as bar:
         thumbnails = np.memmap(file, np.uint8, "w+", shape=(len(manifest), SIDE, SIDE, 3))
