@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import dermalert
+from dermalert.errors import in_utf8
 from dermalert.intake.audit import AuditReport, Group
 from dermalert.intake.neighbours import NEAR_RADIUS
 from dermalert.intake.samelesion import SUSPECTED
@@ -39,7 +40,8 @@ def as_json(report: AuditReport) -> dict[str, Any]:
             "notes": list(report.notes),
         },
         "refused": [
-            {"path": one.path, "code": one.code, "reason": one.reason, "mend": one.mend} for one in report.refused
+            {"path": in_utf8(one.path), "code": one.code, "reason": one.reason, "mend": one.mend}
+            for one in report.refused
         ],
         "balance": vars(report.balance) if report.balance else None,
         "identical": _groups(report.identical, paths),
