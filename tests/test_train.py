@@ -309,6 +309,30 @@ def test_a_run_may_be_scored_in_another_way_without_training_again(tmp_path: Pat
     assert len(again.history) == 1
 
 
+class _Notebook:
+    """A listener that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def begin(self, recipe: Recipe) -> None:
+        self.told.append(recipe.name)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.told.append(epoch.number)
+
+    def end(self, history: History) -> None:
+        self.told.append(history)
+
+
+def test_listeners_are_told_of_each_epoch_once_and_of_the_end(tmp_path: Path) -> None:
+    first, second = _Notebook(), _Notebook()
+    fit(tmp_path, epochs=1, listeners=[first])
+    fitted = fit(tmp_path, epochs=3, resume=True, listeners=[second])
+    assert first.told[:2] == ["plain", 1]
+    assert second.told == ["plain", 2, 3, fitted.history]
+
+
 def test_an_epoch_that_samples_shows_every_class_equally_often(tmp_path: Path) -> None:
     data = drawn_data()
     rare = replace(data, targets=np.where(np.arange(60) < 50, 0, data.targets))

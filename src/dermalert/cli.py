@@ -128,7 +128,9 @@ def audit(data: Path, against: Path | None, out: Path, as_json: bool, **options:
 @click.option("--epochs", type=click.IntRange(1), help="At most so many, in place of the recipe's number.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--cache", type=OUT, help="Where decoded pictures are kept; default: decoded/ beside the run folder.")
-@click.option("--log", multiple=True, type=click.Choice(["tensorboard", "mlflow"]), help="Write the curves there too.")
+@click.option(
+    "--log", multiple=True, metavar="WHERE", help="Write the curves there too: tensorboard, mlflow or mlflow=URI."
+)
 @click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
 @_source_options
 @click.option("--seed", type=click.IntRange(0), help="Of everything by chance; default: the recipe's.")

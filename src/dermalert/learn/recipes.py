@@ -133,6 +133,8 @@ class Recipe:
         """
         try:
             values = json.loads(text)
+            if not isinstance(values, dict):
+                raise TypeError("it must be a JSON object")
             known = [each.name for each in fields(cls)]
             if unknown := sorted(set(values) - set(known)):
                 raise RunError(f"A recipe has no field {', '.join(unknown)}. It has: {', '.join(known)}.")

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,10 @@ from dermalert.learn import balance, networks
 from dermalert.learn.augment import Augmented, Augmenter
 from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
 from dermalert.learn.history import Epoch, History
+from dermalert.learn.listeners import Listener
 from dermalert.learn.pipeline import batches
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.step import Labels, Step
-
-if TYPE_CHECKING:
-    from dermalert.learn.listeners import Listener
 
 # Below this gain, bfloat16's coarser arithmetic buys too little; timing noise is of this order too.
 _WORTHWHILE = 1.15
@@ -182,9 +180,8 @@ def fit(
                 listener.epoch(epoch)
     except KeyboardInterrupt:
         raise RunError(_how_to_go_on(len(_history(run)), run)) from None
-    finally:
-        for listener in listeners:
-            listener.end(history)
+    for listener in listeners:
+        listener.end(history)
     return Fitted(_best_model(recipe, classes, history, run), history, recipe, lesson.shown(data.train, recipe))
 
 
@@ -258,7 +255,7 @@ def _begin(
             stored = json.loads(about.read_text(encoding="utf-8"))
             as_run = Recipe.from_json(json.dumps(stored["recipe"]))
             asked = stored["asked_precision"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RunError) as error:
             raise RunError(f"{about}: damaged ({error}). Train again into another folder.") from None
         if training_part(replace(as_run, epochs=recipe.epochs, precision=asked)) != training_part(recipe):
             raise RunError(f"{run} was begun with another recipe. Resume it with the same one, or name another folder.")

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +42,7 @@ from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION, Cost, Curves
 from dermalert.learn.balance import fill_up
 from dermalert.learn.diagnose import diagnose
 from dermalert.learn.history import History
+from dermalert.learn.listeners import listeners_named
 from dermalert.learn.pipeline import DecodedCache
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.train import Fitted, TrainingData, fit
@@ -106,11 +106,7 @@ def run_train(
     manifest, refused = judging.labelled_manifest(data, table=table, columns=columns, workers=workers)
     if not any(manifest.column("split")):
         manifest = split(manifest, seed=recipe.seed)
-    listeners: Sequence[Any] = ()
-    if log:
-        from dermalert.learn.listeners import listeners_named
-
-        listeners = listeners_named(log, run)
+    listeners = listeners_named(log, run)
     cache = cache or run.parent / "decoded"
     prepared = prepare(manifest, refused, recipe, cache, workers)
     lesson = training_data(prepared, recipe, cache)
