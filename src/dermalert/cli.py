@@ -177,11 +177,10 @@ def train(
 @commands.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the recipes, or print one as JSON to save, edit and train with.
+    """List the recipes, or print the one of NAME as JSON to save, edit and train with.
 
     \b
     Example:
-      dermalert recipes
       dermalert recipes augmented > mine.json
       dermalert train isic9/ --from mine.json --out runs/mine
     """
