@@ -6,6 +6,7 @@ Comes in: an `AuditReport`. Goes out: one self-contained page. It finds nothing:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -184,8 +185,8 @@ def _parts(report: AuditReport) -> list[str]:
 def _counts(report: AuditReport) -> dict[str, dict[str, int]]:
     parts = [part or "all" for part in report.manifest.column("given_split")]
     words = [str(given or "no label") for given in report.manifest.column("given_label")]
-    pairs = list(zip(words, parts, strict=True))
-    return {word: {part: pairs.count((word, part)) for part in _parts(report)} for word in sorted(set(words))}
+    counted = Counter(zip(words, parts, strict=True))
+    return {word: {part: counted[word, part] for part in _parts(report)} for word in sorted(set(words))}
 
 
 def _distribution(report: AuditReport) -> str:
