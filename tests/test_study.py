@@ -120,6 +120,16 @@ def test_what_was_trained_is_not_trained_again_and_arms_can_be_added(
     assert first.evaluations[VALIDATION].to_json() == second.evaluations[VALIDATION].to_json()
 
 
+def test_a_run_folder_trains_again_to_the_same_predictions(finished: tuple[Study, Path], tmp_path: Path) -> None:
+    run = finished[1] / "arms" / "plain" / "seed-0"
+    command = [sys.executable, "-m", "dermalert.cli", "train", str(run / "manifest.parquet"), "--resamples", "100"]
+    command += ["--from", str(run / "recipe.json"), "--out", str(tmp_path / "again")]
+    done = subprocess.run(command, capture_output=True, text=True, env=_with_source())
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("predictions.csv", "recipe.json", "bundle/bundle.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+
+
 def test_a_study_folder_is_neither_overwritten_nor_mixed(finished: tuple[Study, Path], sets: Path) -> None:
     with pytest.raises(RunError, match="--resume"):
         studied(plan(sets, "plain"), finished[1])

@@ -92,6 +92,7 @@ def train(
     *,
     out: PathLike,
     recipe: PathLike | Recipe = "plain",
+    network: str | None = None,
     weights: PathLike | None = None,
     epochs: int | None = None,
     resume: bool = False,
@@ -109,6 +110,7 @@ def train(
         data, table, columns, workers: as for `load_manifest`.
         out: the run folder.
         recipe: a recipe, its name, or the path of a `recipe.json`: `plain` is a name, `plain.json` a file.
+        network: `plain-cnn`, `mobilenetv2` or `keras/NAME` of keras.applications, in place of the recipe's.
         weights: `imagenet`, `none` or a file of weights: what a backbone starts from, in place of the recipe's.
         epochs: at most so many, in place of the recipe's number.
         resume: go on with the interrupted run in `out`.
@@ -133,6 +135,7 @@ def train(
         data,
         out=out,
         recipe=recipe,
+        network=network,
         weights=weights,
         epochs=epochs,
         resume=resume,
@@ -144,6 +147,7 @@ def train(
     chosen = _recipe(recipe)
     changed = replace(
         chosen,
+        network=network or chosen.network,
         weights=chosen.weights if weights is None else os.fspath(weights),
         seed=chosen.seed if seed is None else seed,
     )

@@ -123,6 +123,7 @@ def audit(data: Path, against: Path | None, out: Path, as_json: bool, **options:
 @click.argument("data", type=DATA)
 @click.option("--recipe", "name", help="The recipe's name; default: plain. `dermalert recipes` lists them.")
 @click.option("--from", "file", type=FILE, help="A recipe.json, as a run folder holds it or you edited it.")
+@click.option("--network", help="Not the recipe's, but plain-cnn, mobilenetv2, or keras/NAME of keras.applications.")
 @click.option("--weights", help="What a backbone starts from: imagenet, none, or the path of a weights file.")
 @click.option("--out", "run", type=OUT, required=True, help="The run folder.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many, in place of the recipe's number.")
@@ -139,6 +140,7 @@ def train(
     data: Path,
     name: str | None,
     file: Path | None,
+    network: str | None,
     weights: str | None,
     run: Path,
     seed: int | None,
@@ -154,6 +156,7 @@ def train(
     Example:
       dermalert train isic9/ --recipe plain --out runs/plain
       dermalert train isic9/ --recipe plain --out runs/plain --resume
+      dermalert train isic9/ --recipe transfer --network keras/EfficientNetB0 --out runs/b0
       dermalert train runs/plain/manifest.parquet --from runs/plain/recipe.json --out runs/again
     """
     from dataclasses import replace
@@ -167,6 +170,7 @@ def train(
     recipe = Recipe.from_json(file.read_text(encoding="utf-8")) if file else recipe_named(name or "plain")
     recipe = replace(
         recipe,
+        network=network or recipe.network,
         weights=recipe.weights if weights is None else weights,
         seed=recipe.seed if seed is None else seed,
     )

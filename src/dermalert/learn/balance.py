@@ -222,6 +222,11 @@ def _write(file: Path, pixels: NDArray[np.uint8], origin: Rows, seed: int, progr
         os.fsync(out.fileno())
 
 
+def examples(picture: NDArray[np.uint8], *, count: int, seed: int) -> list[NDArray[np.uint8]]:
+    """A picture, uint8 (H, W, 3), and `count` that filling up may make of it, for people to look at."""
+    return [picture, *(_drawn(picture, f"{seed}/{number}") for number in range(count))]
+
+
 def _drawn(picture: NDArray[np.uint8], seed: str) -> NDArray[np.uint8]:
     with _chance(seed):
         changed: NDArray[np.uint8] = _augmentor(picture)()

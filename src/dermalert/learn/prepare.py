@@ -45,6 +45,16 @@ def preparation_layers(names: Sequence[str], dtype: Any) -> list[Any]:
     return [known[name]()(dtype=dtype, name=name.replace("-", "_")) for name in names]
 
 
+def examples(names: Sequence[str], picture: NDArray[np.uint8]) -> dict[str, list[NDArray[np.uint8]]]:
+    """For each name: the picture, uint8 (H, W, 3), and what the network sees of it, for people to look at."""
+    shown = {}
+    for name in names:
+        (layer,) = preparation_layers([name], "float32")
+        seen = np.asarray(layer(picture[None].astype(np.float32)))[0]
+        shown[name] = [picture, np.clip(np.rint(seen), 0, 255).astype(np.uint8)]
+    return shown
+
+
 @lru_cache(maxsize=1)
 def shades_of_gray() -> Any:
     """The class `ShadesOfGray`: colour constancy (Finlayson and Trezzi, Color Imaging Conference 2004).

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, RefusedFile, RunError
+from dermalert.intake.decode import load
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.pool import concatenated, pool
-from dermalert.intake.showing import pixels_by_id
 from dermalert.intake.split import split
 from dermalert.judge.study import (
     CLEAN_TEST,
@@ -49,7 +49,7 @@ from dermalert.judge.study import (
     Study,
 )
 from dermalert.judge.study_page import write_study
-from dermalert.learn.augment import examples
+from dermalert.learn import augment, balance, prepare
 from dermalert.learn.diagnose import diagnose
 from dermalert.learn.history import History
 from dermalert.learn.recipes import AUGMENT_SEARCH, RECIPES, Recipe, differences, recipe_named
@@ -317,8 +317,24 @@ def _study(
 
 
 def _samples(manifest: Manifest, plan: Plan) -> dict[str, list[NDArray[np.uint8]]]:
-    """What each augmentation of the study's recipes makes of the first melanoma that trains."""
-    augment = {name: strength for recipes in plan.arms().values() for name, strength in recipes[0].augment.items()}
-    training = zip(manifest.column("image_id"), manifest.column("diagnosis"), manifest.column("split"), strict=True)
-    first = next(image_id for image_id, word, part in training if word == MELANOMA and part == "train")
-    return dict(examples(augment, pixels_by_id(manifest)(first), count=SHOWN, seed=plan.seed)) if augment else {}
+    """What augmentation, filling up and preparation of the study's recipes make of a melanoma that trains.
+
+    The other pictures, of the next diagnoses, are what it is blended with.
+    """
+    recipes = [each for several in plan.arms().values() for each in several]
+    pictures = _one_a_class(manifest, recipes[0].size)
+    strengths = {name: strength for recipe in recipes for name, strength in recipe.augment.items()}
+    shown = dict(augment.examples(strengths, pictures, count=SHOWN, seed=plan.seed)) if strengths else {}
+    if any(recipe.balance == "augmentor" for recipe in recipes):
+        shown["Augmentor"] = balance.examples(pictures[0], count=SHOWN, seed=plan.seed)
+    return shown | prepare.examples(list(dict.fromkeys(n for r in recipes for n in r.prepare)), pictures[0])
+
+
+def _one_a_class(manifest: Manifest, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (K, H, W, 3): the first training picture of melanoma, then of three other diagnoses."""
+    first: dict[str, Path] = {}
+    for path, word, part in zip(manifest.paths(), manifest.column("diagnosis"), manifest.column("split"), strict=True):
+        if part == "train":
+            first.setdefault(word, path)
+    chosen = [first[word] for word in sorted(first, key=lambda word: (word != MELANOMA, word))][:SHOWN]
+    return np.stack([load(path, size=size).pixels for path in chosen])
