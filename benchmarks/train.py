@@ -118,8 +118,8 @@ def ours(epochs: int, seed: int, split: Path, scratch: Path) -> Figures:
     steps: list[tuple[int, float]] = []
     learn = step.Step.train
 
-    def timed(self: step.Step, *batch: Any) -> tuple[float, int]:
-        result = learn(self, *batch)
+    def timed(self: step.Step, *batch: Any, **options: Any) -> tuple[float, int]:
+        result = learn(self, *batch, **options)
         steps.append((id(self), time.perf_counter() - start))
         return result
 
