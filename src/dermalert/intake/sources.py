@@ -172,10 +172,11 @@ def _item_from_folders(path: str) -> Item:
     folders = path.split("/")[:-1]
     split = next((SPLIT_FOLDERS[f.lower()] for f in folders if f.lower() in SPLIT_FOLDERS), None)
     word = next((f for f in reversed(folders) if f.lower() not in SPLIT_FOLDERS), None)
-    return Item(path, given_split=split, given_label=word, label=_label_or_none(word))
+    return Item(path, given_split=split, given_label=word, label=label_or_none(word))
 
 
-def _label_or_none(word: str | None) -> Label | None:
+def label_or_none(word: str | None) -> Label | None:
+    """The label that a data set's word means; None where it is no diagnosis known here."""
     if word is None:
         return None
     try:
@@ -304,7 +305,7 @@ def _item_from_row(path: str, row: Mapping[str, str], mapping: _Mapping) -> tupl
         path,
         given_split=SPLIT_FOLDERS.get(told.get("split", "").lower()) or _item_from_folders(path).given_split,
         given_label=word,
-        label=_label_or_none(word),
+        label=label_or_none(word),
         lesion_id=told.get("lesion_id"),
         patient_id=told.get("patient_id"),
         age_years=_age(told.get("age")),
@@ -318,7 +319,7 @@ def _word(diagnosis: str | None, row: Mapping[str, str], mapping: _Mapping) -> s
     """The row's most telling label that we know: ISIC 2020 names diagnoses outside our nine, then says yes or no."""
     words = (diagnosis, _one_hot_word(row, mapping.one_hot), _yes_or_no_word(row, mapping.yes_or_no))
     given = [word for word in words if word is not None]
-    return next((word for word in given if _label_or_none(word)), given[0] if given else None)
+    return next((word for word in given if label_or_none(word)), given[0] if given else None)
 
 
 _SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -21,13 +21,14 @@ from dermalert.intake.decode import load
 from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.showing import pixels_by_id
-from dermalert.intake.sources import list_data
+from dermalert.intake.sources import label_or_none, list_data
 from dermalert.intake.split import clean_test, group_numbers
 from dermalert.judge.evaluation import Evaluation, evaluate
 from dermalert.judge.mistakes import worst
 from dermalert.judge.report import DataSummary, write_report
 from dermalert.judge.scores import Scores, truth_of
 from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
+from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
 from dermalert.stages.auditing import examine, suspect
 from dermalert.taxonomy import Label, label_of
@@ -61,7 +62,7 @@ def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = 
         try:
             return load(path, size=size).pixels
         except RefusedFile as refusal:
-            tqdm.write(str(refusal))
+            tqdm.write(str(refusal), file=sys.stderr)
             return None
 
     stream = tqdm(in_order(pixels, manifest.paths(), workers), total=len(manifest), desc="score", unit="picture")
@@ -88,8 +89,10 @@ def scores_of(
 
 
 def as_given(manifest: Manifest) -> list[Label]:
-    """The labels that the data's owner gave, whatever the audit proposes."""
-    return [label_of(given) for given in manifest.column("given_label")]
+    """The labels that the data's owner gave, whatever the audit proposes; where it gave none that is a diagnosis, the
+    one that was filled into the manifest since."""
+    told = zip(manifest.column("given_label"), manifest.column("diagnosis"), strict=True)
+    return [label_or_none(given) or label_of(word) for given, word in told]
 
 
 def as_resolved(manifest: Manifest) -> list[Label]:
@@ -133,10 +136,10 @@ def write_predictions(file: Path, manifest: Manifest, bundle: Bundle, logits: ND
     columns = ("image_id", "given_label", "diagnosis", "split", "group", "resolution")
     kept = [manifest.column(name) for name in columns]
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*columns, *(f"p_{name.replace(' ', '_')}" for name in bundle.classes)])
+        writer = RowWriter(stream)
+        writer.write([*columns, *(f"p_{name.replace(' ', '_')}" for name in bundle.classes)])
         for told, row in zip(zip(*kept, strict=True), probabilities, strict=True):
-            writer.writerow(["" if value is None else value for value in told] + [f"{p:.6f}" for p in row])
+            writer.write([None if value is None else str(value) for value in told] + [f"{p:.6f}" for p in row])
 
 
 def write_metrics(file: Path, evaluations: Mapping[str, Evaluation], **facts: Any) -> None:
@@ -178,11 +181,19 @@ def run_evaluate(
 ) -> dict[str, Evaluation]:
     """Scores labelled data with a bundle and reports: raw as the owner labels it, clean as the audit would.
 
+    Of the manifest that the bundle was trained from, only the test pictures are judged.
+
     Raises:
-        DataError: nothing there is labelled.
+        DataError: nothing there is labelled, or all of it was trained on.
     """
     bundle = Bundle.load(bundle_folder)
     manifest, refused = labelled_manifest(data, table=table, columns=columns, workers=workers)
+    notes = []
+    if manifest.fingerprint() == bundle.data.get("fingerprint"):
+        manifest = manifest.where([part == "test" for part in manifest.column("split")])
+        notes = [f"{bundle.name} was trained on this very set: only its {len(manifest)} test pictures are judged here."]
+        if not len(manifest):
+            raise DataError(f"{data}: {bundle.name} was trained on this very set, and it has no test pictures.")
     labelled = manifest.where([word is not None for word in manifest.column("diagnosis")])
     if not len(labelled):
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
@@ -206,6 +217,7 @@ def run_evaluate(
         mistakes=worst(views[last], threshold=bundle.operating_point.threshold) if bundle.operating_point else None,
         mistakes_on=last,
         pixels_of=pixels_by_id(labelled),
+        notes=notes,
         command=command,
         made=made,
     )
