@@ -68,9 +68,9 @@ def _below(manifest: Manifest, root: Path, name: str, *, first: bool) -> pa.Tabl
 def pool(manifests: Sequence[Manifest], *, validation: float = 0.2, seed: int = 0) -> Manifest:
     """One split manifest of several audited ones.
 
-    The first set is split as `split` does, by groups that know the other sets' lesions. A lesion of the others that
-    it holds too follows it to its part, and is left out where that is the test part or no part; the rest is divided
-    into training and validation.
+    The first set is split as `split` does, by groups that know the other sets' lesions, unless it comes split. A lesion
+    of the others that it holds too follows it to its part, and is left out where that is the test part or no part; the
+    rest is divided into training and validation.
 
     Args:
         manifests: the studied set first; of the others only pictures that their audits keep are used.
@@ -84,7 +84,9 @@ def pool(manifests: Sequence[Manifest], *, validation: float = 0.2, seed: int = 
     groups = _groups(pooled, manifests)
     pooled = pooled.with_columns(group=groups)
     ours = np.arange(len(pooled)) < len(manifests[0])
-    first = split(pooled.where(ours), validation=validation, seed=seed)
+    first = pooled.where(ours)
+    if not any(first.column("split")):
+        first = split(first, validation=validation, seed=seed)
     parts = np.array([*first.column("split"), *[None] * int((~ours).sum())], dtype=object)
     free = usable(pooled) & ~ours
     for part in ("train", "validation", None, "test"):  # a lesion in several parts follows the last one named here

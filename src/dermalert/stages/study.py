@@ -136,8 +136,9 @@ def run_study(
         RunError: `out` holds a study and `resume` is off, or one of other data; or it was stopped with Ctrl-C.
         DataError: the data cannot be read or divided.
     """
-    _claim(plan, out, resume)
+    asked = _claimed(plan, out, resume)
     manifest, refused = _prepared(plan, out, table, columns, workers)
+    (out / "plan.json").write_text(asked, encoding="utf-8")
     arms = [_arm(name, recipes, plan, out, resamples) for name, recipes in plan.arms().items()]
     honest = next((arm for arm in arms if arm.name == BALANCED), None)
     leak = None
@@ -149,17 +150,19 @@ def run_study(
     return study
 
 
-def _claim(plan: Plan, out: Path, resume: bool) -> None:
+def _claimed(plan: Plan, out: Path, resume: bool) -> str:
+    """What plan.json is to say, once it is sure that `out` is free or holds this very study."""
+    data, *pool = (str(path.resolve()) for path in (plan.data, *plan.pool))
+    asked = json.dumps({"data": data, "pool": pool, "seed": plan.seed, "epochs": plan.epochs}, indent=1) + "\n"
     file = out / "plan.json"
-    asked = {"data": str(plan.data.resolve()), "pool": [str(path.resolve()) for path in plan.pool], "seed": plan.seed}
-    asked |= {"epochs": plan.epochs}
-    if file.exists():
-        if not resume:
-            raise RunError(f"{out} holds a study. Go on with it with --resume, or name another folder.")
-        if json.loads(file.read_text(encoding="utf-8")) != asked:
-            raise RunError(f"{out} was begun on other data, or with another seed or number of epochs.")
+    if not file.exists():
+        (out / "manifest.parquet").unlink(missing_ok=True)  # of a start that broke off
+    elif not resume:
+        raise RunError(f"{out} holds a study. Go on with it with --resume, or name another folder.")
+    elif file.read_text(encoding="utf-8") != asked:
+        raise RunError(f"{out} was begun on other data, or with another seed or number of epochs.")
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+    return asked
 
 
 def _prepared(
