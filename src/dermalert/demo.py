@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dermalert.drawn import draw_class_folders
+from dermalert.errors import DataError
 from dermalert.learn.recipes import recipe_named
 from dermalert.stages.auditing import run_audit
 from dermalert.stages.auditing import summary as audit_summary
@@ -28,12 +29,18 @@ PER_CLASS = {"melanoma": 120, "nevus": 120}
 OTHERS = 40
 EPOCHS = 4
 
+FOLDERS = ("drawn", "elsewhere", "audit", "run", "evaluation")
+ALERTS = "alerts.csv"
+_MARK = ".dermalert-demo"  # tells a folder that an earlier demo made from one that only has the same names in it
+
 
 def run_demo(out: Path, *, seed: int, made: datetime) -> Iterator[str]:
-    """Runs the demo and yields what to tell the user, a line at a time."""
-    for name in ("drawn", "elsewhere", "audit", "run", "evaluation"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
+    """Runs the demo and yields what to tell the user, a line at a time. What an earlier demo left there is replaced.
+
+    Raises:
+        DataError: `out` holds something of the demo's names that no demo made.
+    """
+    _clear(out)
     per_class = {name: PER_CLASS.get(name, OTHERS) for name in NAMES}
     drawn = draw_class_folders(out / "drawn", per_class=per_class, test_per_class=8, seed=seed)
     yield f"1. Drew {drawn.pictures} cartoon pictures, faults included, in {out / 'drawn'}"
@@ -58,7 +65,7 @@ def run_demo(out: Path, *, seed: int, made: datetime) -> Iterator[str]:
     evaluations = run_evaluate(bundle, out / "elsewhere", out / "evaluation", seed=seed, command=command, made=made)
     yield "4. Evaluated it on pictures drawn anew:"
     yield from (f"   {line}" for line in summary(evaluations))
-    alerts = out / "alerts.csv"
+    alerts = out / ALERTS
     counts = run_score([out / "drawn" / "Test"], bundle, alerts)
     yield f"5. Scored {counts['scored']} pictures: {counts['refer']} to refer, {counts['error']} could not be read"
     yield ""
@@ -67,3 +74,14 @@ def run_demo(out: Path, *, seed: int, made: datetime) -> Iterator[str]:
     yield f"   evaluation  {out / 'evaluation' / 'report.html'}"
     yield f"   alerts      {alerts}"
     yield "   The pictures are cartoons: the figures show that the way works, and nothing about skin."
+
+
+def _clear(out: Path) -> None:
+    """Makes room in `out`, and marks it as a demo's."""
+    taken = [name for name in (*FOLDERS, ALERTS) if (out / name).exists()]
+    if taken and not (out / _MARK).exists():
+        raise DataError(f"{out} already holds {', '.join(taken)}, and no demo made it. Name a new folder with --out.")
+    for name in FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).write_text("Made by dermalert demo, which replaces what lies here.\n", encoding="utf-8")
