@@ -114,11 +114,11 @@ def _out_of_fold(
     probability = np.zeros(len(second))
     with threadpool_limits(1):  # so small a fit loses more by handing work to threads than it gains
         for repeat in range(REPEATS):
-            folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed * REPEATS + repeat)
+            folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=(seed * REPEATS + repeat) % 2**32)
             for fit, held_out in folds.split(statistics, second, groups):
                 if not 0 < second[fit].mean() < 1:
                     continue
-                model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, random_state=seed)
+                model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, random_state=seed % 2**32)
                 # Parts of equal weight, so that probabilities of different folds can be ranked together.
                 share = np.where(second, weights[fit][second[fit]].sum(), weights[fit][~second[fit]].sum())
                 model.fit(statistics[fit], second[fit], sample_weight=(weights / share * len(fit) / 2)[fit])
