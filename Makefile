@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: help demo test lint format types docs bench lock clean
+.PHONY: help demo test lint format types docs notebook bench lock clean
 help:            ## show these targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -40,6 +40,9 @@ format: $(VENV)/.dev ## let ruff put the code in order
 
 docs: $(VENV)/.dev   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
+
+notebook: $(VENV)/.dev  ## execute notebooks/nineteen_steps.py and store it, with its outputs, as .ipynb
+	$(BIN)/python notebooks/execute.py
 
 bench: $(VENV)/.dev  ## every benchmark, beside what a user would run instead
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
