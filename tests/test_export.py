@@ -1,0 +1,92 @@
+"""The export: a graph proven equal to its model, and the same bytes for the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from dermalert.bundle.export import TOLERANCE, export_onnx
+from dermalert.errors import BundleError
+from dermalert.score.engine import Engine
+from graphs import SIZE, WEIGHTS, bundle, graph
+
+
+class Model:
+    """Stands for a Keras model whose weights are known, and for what tf2onnx makes of it."""
+
+    def __init__(self, exported: bytes, *, off: float = 0.0) -> None:
+        self._exported, self._off = exported, off
+
+    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = pixels.mean(axis=(1, 2)) @ WEIGHTS
+        logits[0, 0] += self._off
+        return logits.astype(np.float32)
+
+    def export(self, file: Path, **_: Any) -> None:
+        file.write_bytes(self._exported)
+
+
+def named(prefix: str) -> bytes:
+    """The same graph with other names in another order, as another process would have counted them."""
+    model = onnx.load_model_from_string(graph())
+    names: dict[str, str] = {}
+    for node in model.graph.node:
+        node.name = f"{prefix}/{node.op_type}"
+        node.doc_string = prefix
+        for ends in (node.input, node.output):
+            ends[:] = [names.setdefault(name, f"{prefix}_{name}:0") for name in ends]
+    for one in (*model.graph.initializer, *model.graph.input, *model.graph.output):
+        one.name = names[one.name]
+    for end in (*model.graph.input, *model.graph.output):
+        end.type.tensor_type.shape.dim[0].dim_param = f"unk__{prefix}"
+    model.graph.doc_string = f"converted from {prefix}"
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_the_graph_computes_what_the_model_does_on_any_number_of_pictures() -> None:
+    engine = Engine(bundle(model=export_onnx(Model(named("call_51")), size=SIZE)))
+    pixels = np.random.default_rng(1).integers(0, 256, (7, SIZE[1], SIZE[0], 3)).astype(np.uint8)
+    expected = pixels.astype(np.float64).mean(axis=(1, 2)) @ WEIGHTS
+    assert np.allclose(engine.logits(pixels), expected, atol=1e-4)
+    assert np.allclose(engine.logits(pixels[:1]), expected[:1], atol=1e-4)
+
+
+def test_the_same_weights_give_the_same_bytes_whatever_was_built_before() -> None:
+    assert export_onnx(Model(named("call_51")), size=SIZE) == export_onnx(Model(named("call_3257")), size=SIZE)
+
+
+def test_names_say_what_goes_in_and_out() -> None:
+    exported = onnx.load_model_from_string(export_onnx(Model(named("call_51")), size=SIZE)).graph
+    assert [one.name for one in exported.input] == ["pixels"]
+    assert [one.name for one in exported.output] == ["logits"]
+    assert exported.input[0].type.tensor_type.shape.dim[0].dim_param == "pictures"
+    assert "call_51" not in str(exported)
+    assert len({one.name for one in (*exported.initializer, *exported.input, *exported.output)}) == 3
+
+
+@pytest.mark.parametrize("off", [2 * TOLERANCE, -1.0, float("nan")])
+def test_a_graph_that_computes_something_else_is_never_shipped(off: float) -> None:
+    with pytest.raises(BundleError, match="differs from the model"):
+        export_onnx(Model(named("call_51"), off=off), size=SIZE)
+
+
+def test_a_graph_with_branches_is_left_as_it_is() -> None:
+    model = onnx.load_model_from_string(named("call_51"))
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["call_51_logits:0"], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch))
+    model.graph.output[0].name = "chosen"
+    content = model.SerializeToString()
+    assert export_onnx(Model(content), size=SIZE) == content
