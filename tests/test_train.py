@@ -291,6 +291,21 @@ def test_only_the_head_learns_while_the_backbone_is_frozen(tmp_path: Path) -> No
             assert not np.array_equal(thawed[f"weight_{index:03d}"], after[f"weight_{index:03d}"]), variable.path
 
 
+def test_deeper_stages_learn_slower() -> None:
+    keras = backend().keras
+    inputs = keras.Input((4, 4, 3))
+    middle = keras.layers.Dense(3, name="deep")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(middle))
+    stages = [model.get_layer(name).trainable_variables for name in ("head", "deep")]
+    step = Step(model, stages=stages, rates=[1.0, 0.01])
+    before = step.state()
+    step.train(np.full((2, 4, 4, 3), 9, np.uint8), Labels.plain(np.eye(3, dtype=np.float32)[[0, 1]]), 0.1)
+    change = {name: np.abs(array - before[name]).max() for name, array in step.state().items() if "weight" in name}
+    deep, head = change["weight_000"], change["weight_002"]
+    assert head == pytest.approx(0.1, rel=0.01)
+    assert deep == pytest.approx(0.001, rel=0.01)
+
+
 def test_averaged_views_say_the_same_of_a_picture_and_its_mirror_image(tmp_path: Path) -> None:
     data = drawn_data()
     one = fit(tmp_path / "one", replace(RECIPE, epochs=1)).model

@@ -49,8 +49,9 @@ class Recipe:
         size: width and height in pixels of the pictures that the network sees.
         batch_size: pictures a step.
         epochs: passes over the training pictures, at most.
-        learning_rate: of Adam, in the head; deeper stages of a backbone learn by `depth_decay` slower each.
+        learning_rate: of Adam, in the head.
         schedule: of the learning rate: `constant`, or `cosine` from the first step down to 0 at the last of `epochs`.
+        backbone_rate: factor of the learning rate from the head to the last stage of a backbone.
         depth_decay: factor of the learning rate from one stage of a backbone to the next one below.
         frozen_epochs: epochs at the beginning in which only the head learns.
         patience: epochs without a lower validation loss after which training stops.
@@ -77,6 +78,7 @@ class Recipe:
     epochs: int = 20
     learning_rate: float = 1e-3
     schedule: str = "constant"
+    backbone_rate: float = 1.0
     depth_decay: float = 1.0
     frozen_epochs: int = 0
     patience: int = 5
@@ -101,8 +103,9 @@ class Recipe:
                 self._refuse(name, "it must be 0 or more")
         if not self.learning_rate > 0:
             self._refuse("learning_rate", "it must be above 0")
-        if not 0 < self.depth_decay <= 1:
-            self._refuse("depth_decay", "it must be above 0 and at most 1")
+        for name in ("backbone_rate", "depth_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                self._refuse(name, "it must be above 0 and at most 1")
         if not 0 <= self.dropout < 1:
             self._refuse("dropout", "it must be from 0 to below 1")
         for name, known in _CHOICES.items():

@@ -62,14 +62,14 @@ class Step:
         model: Any,
         *,
         stages: Sequence[Sequence[Any]] | None = None,
-        depth_decay: float = 1.0,
+        rates: Sequence[float] | None = None,
         focal: bool = False,
         offset: NDArray[np.float32] | None = None,
     ) -> None:
         """
         Args:
             stages: the trainable variables from the head down; by default all are one stage.
-            depth_decay: factor of the learning rate from one stage to the next below.
+            rates: each stage's factor of the learning rate; by default 1.
             focal: minimise the focal loss.
             offset: float32 (C,), added to the logits in the loss, not in the model.
         """
@@ -78,7 +78,8 @@ class Step:
         groups = [[variable.value for variable in stage] for stage in (stages or [model.trainable_variables])]
         self._head = len(groups[0])
         self._weights = [weight for group in groups for weight in group]
-        self._factors = [depth_decay**depth for depth, group in enumerate(groups) for _ in group]
+        rates = rates or [1.0] * len(groups)
+        self._factors = [rate for rate, group in zip(rates, groups, strict=True) for _ in group]
         self._focal = focal
         classes = model.output_shape[-1]
         self._offset = tf.constant(np.zeros(classes) if offset is None else offset, tf.float32)

@@ -187,10 +187,12 @@ def fit(
 
 def _step(recipe: Recipe, classes: int, lesson: _Lesson) -> Step:
     model = networks.build(recipe, classes)
+    stages = networks.stages(model)
+    below = [recipe.backbone_rate * recipe.depth_decay**depth for depth in range(len(stages) - 1)]
     return Step(
         model,
-        stages=networks.stages(model),
-        depth_decay=recipe.depth_decay,
+        stages=stages,
+        rates=[1.0, *below],
         focal=recipe.loss == "focal",
         offset=lesson.offset,
     )
