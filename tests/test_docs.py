@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import re
 import runpy
+import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import click
 import pytest
 from markdown.extensions.toc import slugify, unique
 
+import dermalert
 from dermalert.cli import commands
 from dermalert.intake.containers import _OTHERS
 from dermalert.intake.decode import DEFAULT_LIMITS, EXTENSIONS
 from dermalert.intake.manifest import SCHEMA
 from dermalert.intake.sources import MASK_FOLDERS
+from dermalert.judge.compare import ALIKE, BETTER, UNKNOWN, WORSE
+from dermalert.judge.study import VALIDATION, Arm, Study, compared
+from dermalert.judge.study_json import study_json
 from dermalert.learn.diagnose import DIVERGED, GOOD, IMPROVING, OVERFITTING, TOO_SHORT, UNDERFITTING, UNSTABLE
+from dermalert.learn.recipes import _CHOICES, AUGMENTATIONS, PREPARATIONS, RECIPES, Recipe
 from dermalert.score.batch import COLUMNS_AFTER, COLUMNS_BEFORE
 from dermalert.taxonomy import COARSE, NAMES
 
@@ -113,3 +123,73 @@ def test_every_reading_of_the_curves_is_told() -> None:
     page = text_of(DOCS / "report.md")
     for verdict in (TOO_SHORT, DIVERGED, UNSTABLE, OVERFITTING, UNDERFITTING, IMPROVING, GOOD):
         assert f"| {verdict} |" in page
+
+
+def blocks_of(page: Path, language: str) -> Iterator[str]:
+    """The code blocks of a language, whole."""
+    for fence in _FENCE.finditer(text_of(page)):
+        first, _, rest = fence.group().partition("\n")
+        if first.strip() == f"```{language}":
+            yield rest.rpartition("\n")[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_is_shown_can_be_typed(page: Path) -> None:
+    for block in blocks_of(page, "sh"):
+        for line in re.findall(r"^dermalert (.+)$", block, re.MULTILINE):
+            name, *words = shlex.split(line.partition(">")[0], comments=True)
+            assert name in commands.commands, line
+            commands.commands[name].make_context(name, words)  # raises on an unknown option or a missing argument
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_call_that_is_shown_names_a_function_and_arguments_that_are_there(page: Path) -> None:
+    for block in blocks_of(page, "python"):
+        for call in ast.walk(ast.parse(block)):
+            if not isinstance(call, ast.Call) or not re.fullmatch(r"dermalert\.\w+", name := ast.unparse(call.func)):
+                continue
+            function = getattr(dermalert, name.partition(".")[2])
+            named = [word.arg for word in call.keywords]
+            inspect.signature(function).bind(*call.args, **dict.fromkeys(named))  # raises where they do not fit
+
+
+def test_every_field_of_a_recipe_is_described_with_its_default_and_in_order() -> None:
+    section = text_of(DOCS / "formats.md").partition("## recipe.json")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.+)$", section, re.MULTILINE))
+    names = [field.name for field in fields(Recipe)]
+    assert [name for name in rows if name in names] == names
+    plain = json.loads(Recipe(name="", network="").to_json())
+    for name in names[2:]:
+        default = plain[name] if isinstance(plain[name], str) and plain[name] else json.dumps(plain[name])
+        assert rows[name].split("|")[0].strip().strip("`") == default, name
+    for name, choices in {**_CHOICES, "prepare": PREPARATIONS}.items():
+        for choice in choices:
+            assert str(choice) in rows[name], name
+    for name, (meaning, most) in AUGMENTATIONS.items():
+        assert f"| `{name}` | {most:g} | {meaning} |" in section
+
+
+def test_every_recipe_stands_in_the_tutorial() -> None:
+    told = text_of(DOCS / "tutorial.md")
+    for name in RECIPES:
+        assert f"`{name}`" in told
+
+
+def test_every_key_of_a_study_is_described() -> None:
+    section = text_of(DOCS / "formats.md").partition("## study.json")[2].partition("\n## ")[0]
+    lost = Arm("plain", "the baseline", "{}", state="failed", why="out of memory")
+    study = Study("drawn", "plain", [lost], [VALIDATION], class_counts={"nevus": {"train": 1}})
+    made = study_json(study, compared(study))
+    for key in (*made, *made["data"], *made["arms"][0]):
+        assert f"`{key}`" in section, key
+
+
+def test_every_verdict_and_section_of_a_study_is_told() -> None:
+    page = text_of(DOCS / "report.md").partition("\n## study.html")[2]
+    for verdict in (BETTER, WORSE, ALIKE, UNKNOWN):
+        assert verdict in page
+    template = (ROOT / "src" / "dermalert" / "judge" / "study.html.j2").read_text(encoding="utf-8")
+    sections = re.findall(r'ui\.section\("[\w-]+"(?: ~ [^,]+)?, "([^"]+)"', template)
+    assert len(sections) >= 10
+    for section in sections:
+        assert f"\n### {section}\n" in page, section
