@@ -217,12 +217,12 @@ TRANSFER = replace(
     weights="imagenet",
     summary="Augmented, on MobileNetV2 that knows ImageNet: the head first, then all, deeper stages slower.",
     size=(160, 160),
-    epochs=14,
-    learning_rate=1e-3,
+    epochs=16,
     schedule="cosine",
-    depth_decay=0.5,
+    backbone_rate=0.3,
+    depth_decay=0.3,
     frozen_epochs=2,
-    patience=5,
+    patience=6,
     dropout=0.2,
 )
 
