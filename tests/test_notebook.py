@@ -11,6 +11,8 @@ from typing import Any
 import nbformat
 import pytest
 
+from dermalert.learn.recipes import differences, recipe_named
+
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "notebooks" / "nineteen_steps.ipynb"
 _STEP = re.compile(r"^## (\d+\. .+)$", re.MULTILINE)
@@ -47,6 +49,14 @@ def test_the_stored_notebook_shows_text_and_pictures_and_no_error(stored: Any) -
     assert "data:image/jpeg" in shown
     assert "data:image/svg+xml" in shown
     assert any(output.get("name") == "stdout" for output in outputs)
+
+
+def test_what_the_stored_notebook_says_of_recipes_still_holds(stored: Any) -> None:
+    outputs = [output for cell in stored.cells if cell.cell_type == "code" for output in cell.outputs]
+    said = "".join(output.text for output in outputs if output.get("name") == "stdout")
+    stale = "stale: run `make notebook`"
+    assert recipe_named("plain").to_json() in said, stale
+    assert "\n".join(differences(recipe_named("transfer"), recipe_named("augmented"))) in said, stale
 
 
 def test_the_stored_notebook_is_small_and_tells_nothing_of_the_machine_it_ran_on() -> None:
