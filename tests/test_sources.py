@@ -247,6 +247,22 @@ def test_columns_of_other_names_are_mapped_by_hand(tmp_path: Path) -> None:
     assert (item.given_label, item.patient_id, item.age_years, item.sex) == ("malignant", "P1", 61.0, "female")
 
 
+def test_a_table_whose_columns_are_mapped_by_hand_is_found_by_them(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    table(tmp_path, "bild,befund", "a.jpg,malignant")
+    table(tmp_path, "date,remark", "today,none", name="diary.csv")
+    listing = list_data(tmp_path, columns={"image": "bild", "diagnosis": "befund"})
+    assert (listing.kind, told(listing)) == ("table", {"a.jpg": "malignant"})
+
+
+def test_a_mapping_that_no_table_beside_the_pictures_has_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
+    table(touch(tmp_path, "nevus/a.jpg"), "image,dx", "a,nv")
+    with pytest.raises(DataError, match=r"no table there has the columns bild, befund. Name one with --table"):
+        list_data(tmp_path, columns={"image": "bild", "diagnosis": "befund"})
+    with pytest.raises(DataError, match="'colour' is not one of image, diagnosis"):
+        list_data(tmp_path, columns={"colour": "dx"})
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

@@ -99,7 +99,7 @@ def list_data(data: Path, *, table: Path | None = None, columns: Mapping[str, st
         if not _is_utf8(data.name):
             raise DataError(f"{printable(str(data))}: its name is not valid UTF-8. Rename it.")
         return Listing(data.parent, in_utf8(data.stem), "pictures", (Item(data.name),))
-    table = table or _find_table(data)
+    table = table or _find_table(data, columns or {})
     if table is not None:
         return _from_table(data, table, columns or {})
     return _from_folders(data)
@@ -185,24 +185,34 @@ def label_or_none(word: str | None) -> Label | None:
         return None
 
 
-def _find_table(folder: Path) -> Path | None:
-    """The one table in the folder that names pictures, if there is one.
+def _find_table(folder: Path, columns: Mapping[str, str]) -> Path | None:
+    """The one table in the folder that names pictures, and has the columns that are mapped, if there is one.
 
     Raises:
-        DataError: several fit; the choice is not ours.
+        DataError: several fit; the choice is not ours. Or columns are mapped and none fits.
     """
+    _check_keys(columns)
     fitting = []
     for file in sorted(folder.glob("*.csv")):
         try:
             header = _read_header(file)
-            _mapped(file, header, {})
+            _mapped(file, header, columns)
         except DataError:
             continue
         fitting.append(file)
     if len(fitting) > 1:
         names = ", ".join(printable(file.name) for file in fitting)
         raise DataError(f"{printable(str(folder))}: several tables fit ({names}). Name one with --table.")
+    if columns and not fitting:
+        wanted = ", ".join(columns.values())
+        raise DataError(f"{printable(str(folder))}: no table there has the columns {wanted}. Name one with --table.")
     return fitting[0] if fitting else None
+
+
+def _check_keys(columns: Mapping[str, str]) -> None:
+    for key, name in columns.items():
+        if key not in COLUMNS:
+            raise DataError(f"--column {key}={name}: {key!r} is not one of {', '.join(COLUMNS)}.")
 
 
 def _read_header(file: Path) -> list[str]:
@@ -225,9 +235,8 @@ class _Mapping:
 
 def _mapped(file: Path, header: list[str], columns: Mapping[str, str]) -> _Mapping:
     lower = {name.lower().strip(): name for name in header}
-    for key, name in columns.items():
-        if key not in COLUMNS:
-            raise DataError(f"--column {key}={name}: {key!r} is not one of {', '.join(COLUMNS)}.")
+    _check_keys(columns)
+    for name in columns.values():
         if name not in header:
             raise DataError(f"{printable(str(file))}: has no column {name!r}. It has: {', '.join(header)}.")
     plain = {
