@@ -393,6 +393,23 @@ def test_data_that_is_none_leaves_no_output(tmp_path: Path) -> None:
     assert not (tmp_path / "audit").exists()
 
 
+def test_a_disk_that_fills_up_leaves_no_half_json(
+    faulty: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "audit.json").write_text("from last week")
+    write_text = Path.write_text
+
+    def full(self: Path, text: str, *arguments: Any, **options: Any) -> int:
+        write_text(self, text[:1000], *arguments, **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(auditing, "audited", lambda *_, **__: faulty.report)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        run_audit(faulty.set.root, tmp_path, command="c", made=MADE)
+    assert (tmp_path / "audit.json").read_text() == "from last week"
+
+
 # Against another set
 
 

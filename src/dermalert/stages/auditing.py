@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dermalert import page
 from dermalert.errors import RefusedFile
 from dermalert.intake.audit import AuditReport, audit
 from dermalert.intake.audit_json import as_json
@@ -51,7 +52,7 @@ def run_audit(
     out.mkdir(parents=True, exist_ok=True)
     report.manifest.write(out / "manifest.parquet")
     text = json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "audit.json").write_text(text + "\n", encoding="utf-8")
+    page.write(out / "audit.json", text + "\n")
     write_page(report, out / "audit.html", command=command, made=made)
     return report
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dermalert import page
 from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, RefusedFile
 from dermalert.intake.audit import audit
@@ -145,7 +146,7 @@ def write_predictions(file: Path, manifest: Manifest, bundle: Bundle, logits: ND
 def write_metrics(file: Path, evaluations: Mapping[str, Evaluation], **facts: Any) -> None:
     """`metrics.json`: each evaluation by the name of its set, and what else is told."""
     content = {**facts, "evaluations": {name: evaluation.to_json() for name, evaluation in evaluations.items()}}
-    file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    page.write(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def data_summary(manifest: Manifest, refused: Iterable[RefusedFile], *, shown: int = 8) -> DataSummary:
