@@ -133,9 +133,9 @@ gallery({" and ".join(group.labels): [pixels(ids[row]) for row in group.rows] fo
 # %% [markdown]
 # ## 3. Cache the decoded pictures
 #
-# Decoding a JPEG takes longer than a small network needs for it, and it comes out the same in every epoch. So pictures
-# are decoded once, into a file that all trainings read. `train` does so by itself; here it is done by hand, so that you
-# see it. What is kept is the picture alone: chance changes come later, or they would be the same in every epoch.
+# Decoding and scaling a photograph takes time, and comes out the same in every epoch. So pictures are decoded once,
+# into a file that all trainings read. `train` does so by itself; here it is done by hand, so that you see it. What is
+# kept is the picture alone: chance changes come later, or they would be the same in every epoch.
 
 # %%
 from dermalert.learn.pipeline import DecodedCache

@@ -116,7 +116,7 @@ def train(
         resume: go on with the interrupted run in `out`.
         seed: of everything by chance, in place of the recipe's.
         cache: where decoded pictures are kept for later runs; by default `decoded/` beside the run folder.
-        log: `tensorboard`, `mlflow`, or both: who else is told of each epoch.
+        log: `tensorboard`, `mlflow` or `mlflow=URI`, one or several: who else is told of each epoch.
         resamples: for the intervals.
 
     Returns:
