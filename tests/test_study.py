@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sets")
     draw_class_folders(root / "ours", per_class=14, test_per_class=3, seed=5)
     draw_table(root / "theirs", lesions=30, seed=6)
+    draw_table(root / "others", lesions=30, seed=7)
     return root
 
 
@@ -51,7 +53,7 @@ def finished(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stud
     taken = out / "arms" / "focal" / "seed-0"
     taken.mkdir(parents=True)
     (taken / "training.json").write_text('{"recipe": "damaged"}')
-    return studied(plan(sets, "focal", "balanced", "pooled", pool=("theirs",)), out, show_leak=True), out
+    return studied(plan(sets, "focal", "balanced", "pooled", pool=("theirs", "others")), out, show_leak=True), out
 
 
 def test_every_arm_is_judged_on_the_same_pictures(finished: tuple[Study, Path]) -> None:
@@ -78,10 +80,11 @@ def test_pictures_that_training_knows_are_not_in_the_clean_test_view(finished: t
     assert len(scores[CLEAN_TEST]) < len(scores[RAW_TEST])
 
 
-def test_the_pooled_arm_learns_from_both_sets_and_is_told_by_source(finished: tuple[Study, Path]) -> None:
+def test_the_pooled_arm_learns_from_all_sets_and_is_told_by_source(finished: tuple[Study, Path]) -> None:
     plain, pooled = finished[0].arm("plain"), finished[0].arm("pooled")
-    assert "validation, theirs" in pooled.runs[0].evaluations
-    assert "validation, theirs" not in plain.runs[0].evaluations
+    for source in ("theirs", "others"):
+        assert f"validation, {source}" in pooled.runs[0].evaluations
+        assert f"validation, {source}" not in plain.runs[0].evaluations
     assert sum(pooled.training_counts.values()) > sum(plain.training_counts.values())
 
 
@@ -113,7 +116,7 @@ def test_what_was_trained_is_not_trained_again_and_arms_can_be_added(
 ) -> None:
     out = finished[1]
     before = {file: file.stat().st_mtime_ns for file in out.glob("arms/*/seed-0/checkpoint.npz")}
-    again = studied(plan(sets, "balanced", "pooled", pool=("theirs",)), out, resume=True)
+    again = studied(plan(sets, "balanced", "pooled", pool=("theirs", "others")), out, resume=True)
     assert [arm.name for arm in again.arms] == ["plain", "balanced", "pooled"]
     assert {file: file.stat().st_mtime_ns for file in before} == before
     first, second = finished[0].arm("plain").runs[0], again.arm("plain").runs[0]
@@ -135,6 +138,21 @@ def test_a_study_folder_is_neither_overwritten_nor_mixed(finished: tuple[Study, 
         studied(plan(sets, "plain"), finished[1])
     with pytest.raises(RunError, match="other data"):
         studied(replace(plan(sets, "plain"), seed=9), finished[1], resume=True)
+
+
+def test_a_manifest_that_is_not_the_studys_is_left_alone(sets: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_bytes(b"mine")
+    with pytest.raises(RunError, match="something else"):
+        studied(plan(sets, "plain"), tmp_path)
+    assert (tmp_path / "manifest.parquet").read_bytes() == b"mine"
+
+
+def test_a_training_of_another_recipe_is_not_taken_for_the_arms(tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0.json").write_text(recipe_named("plain").to_json())
+    assert stage._unlike(recipe_named("plain"), tmp_path / "seed-0") is None
+    changed = replace(recipe_named("plain"), learning_rate=0.5)
+    assert "another recipe" in str(stage._unlike(changed, tmp_path / "seed-0"))
 
 
 def test_a_study_killed_in_the_middle_goes_on_and_leaves_no_orphan(sets: Path, tmp_path: Path) -> None:
@@ -198,9 +216,18 @@ def test_an_arm_that_only_scores_otherwise_borrows_a_finished_network(tmp_path: 
     assert not (tmp_path / "arms" / "test-time" / "seed-0" / "report.html").exists()
 
 
+def test_a_training_speaks_where_stderr_takes_only_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook; and its last line is why it failed."""
+    said = StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    program = "import sys; sys.stderr.buffer.write('50\u00a0%\\rdermalert: naïve'.encode()); sys.exit(1)"
+    assert stage._run([sys.executable, "-c", program]) == "naïve"
+    assert said.getvalue() == "50\u00a0%\rdermalert: naïve"
+
+
 def test_pooling_without_another_set_is_skipped_and_said(sets: Path, tmp_path: Path) -> None:
     pooled = recipe_named("pooled")
-    arm = stage._arm("pooled", [pooled], plan(sets, "pooled"), tmp_path, 100)
+    arm = stage._arm("pooled", [pooled], plan(sets, "pooled"), tmp_path, 100, [])
     assert arm.state == SKIPPED
     assert "--pool" in arm.why
 

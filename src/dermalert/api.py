@@ -7,9 +7,7 @@ framework. Progress goes to stderr.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -228,19 +226,18 @@ def study(
     )
     asked = expanded(names, show_leak=show_leak)
     plan = Plan(Path(data), tuple(map(Path, others)), asked, repeats, epochs, seed)
-    with _stderr_of_bytes():
-        return run_study(
-            plan,
-            Path(out),
-            show_leak=show_leak,
-            resume=resume,
-            table=_path(table),
-            columns=columns,
-            resamples=resamples,
-            workers=workers,
-            command=told,
-            made=_now(),
-        )
+    return run_study(
+        plan,
+        Path(out),
+        show_leak=show_leak,
+        resume=resume,
+        table=_path(table),
+        columns=columns,
+        resamples=resamples,
+        workers=workers,
+        command=told,
+        made=_now(),
+    )
 
 
 def evaluate(
@@ -313,29 +310,13 @@ def _path(given: PathLike | None) -> Path | None:
 
 
 def _recipe(given: PathLike | Recipe) -> Recipe:
-    from dermalert.errors import RunError
-    from dermalert.learn.recipes import Recipe, recipe_named
+    from dermalert.learn.recipes import Recipe, recipe_from, recipe_named
 
     if isinstance(given, Recipe):
         return given
     if isinstance(given, str) and not given.endswith(".json"):
         return recipe_named(given)
-    try:
-        return Recipe.from_json(Path(given).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{os.fspath(given)}: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise RunError(f"{os.fspath(given)}: not a recipe: it is not text in UTF-8.") from None
-
-
-@contextlib.contextmanager
-def _stderr_of_bytes() -> Iterator[None]:
-    """A notebook's stderr takes text only; its file descriptor takes the bytes that other processes write too."""
-    if hasattr(sys.stderr, "buffer"):
-        yield
-        return
-    with open(2, "w", encoding="utf-8", closefd=False) as stderr, contextlib.redirect_stderr(stderr):
-        yield
+    return recipe_from(Path(given))
 
 
 def _call(name: str, *paths: PathLike, **options: Any) -> str:

@@ -7,6 +7,7 @@ to the named file. Heavy imports stand inside the commands, so that `--help` and
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -161,13 +162,13 @@ def train(
     """
     from dataclasses import replace
 
-    from dermalert.learn.recipes import Recipe, recipe_named
+    from dermalert.learn.recipes import recipe_from, recipe_named
     from dermalert.stages.telling import summary
     from dermalert.stages.training import run_train
 
     if name and file:
         raise click.UsageError("--recipe and --from both say what to do: give one.")
-    recipe = Recipe.from_json(file.read_text(encoding="utf-8")) if file else recipe_named(name or "plain")
+    recipe = recipe_from(file) if file else recipe_named(name or "plain")
     recipe = replace(
         recipe,
         network=network or recipe.network,
@@ -343,7 +344,8 @@ def _tell_figures(lines: list[str], out: Path, as_json: bool) -> None:
 
 
 def _typed() -> str:
-    return "dermalert " + shlex.join(sys.argv[1:])
+    # It ends on the pages: a tracking server's address may hold a password.
+    return re.sub(r"mlflow=\S+", "mlflow=…", "dermalert " + shlex.join(sys.argv[1:]))
 
 
 def _now() -> datetime:

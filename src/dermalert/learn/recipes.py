@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from dermalert.errors import RunError
@@ -144,6 +145,20 @@ class Recipe:
             return cls(**_of_kind(values))
         except (ValueError, TypeError, AttributeError) as error:
             raise RunError(f"Not a recipe: {error}.") from None
+
+
+def recipe_from(file: Path) -> Recipe:
+    """The recipe that a file holds.
+
+    Raises:
+        RunError: the file cannot be read, or holds none.
+    """
+    try:
+        return Recipe.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{file}: not a recipe ({error}). `dermalert recipes NAME` prints one.") from None
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from None
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {

@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -137,15 +138,15 @@ def run_study(
         DataError: the data cannot be read or divided.
     """
     asked = _claimed(plan, out, resume)
-    manifest, refused = _prepared(plan, out, table, columns, workers)
-    (out / "plan.json").write_text(asked, encoding="utf-8")
-    arms = [_arm(name, recipes, plan, out, resamples) for name, recipes in plan.arms().items()]
+    manifest, refused = _prepared(plan, out, asked, table, columns, workers)
+    notes: list[str] = []
+    arms = [_arm(name, recipes, plan, out, resamples, notes) for name, recipes in plan.arms().items()]
     honest = next((arm for arm in arms if arm.name == BALANCED), None)
     leak = None
     if show_leak and honest is not None and honest.state == DONE:
         recipe = plan.arms()[BALANCED][0]
         leak = leak_shown(manifest, recipe, honest, out / "leak", cache=out / "decoded", resamples=resamples)
-    study = _study(manifest, refused, arms, leak, resamples)
+    study = _study(manifest, refused, arms, leak, notes, resamples)
     write_study(out, study, samples=_samples(manifest, plan), command=command, made=made)
     return study
 
@@ -155,18 +156,18 @@ def _claimed(plan: Plan, out: Path, resume: bool) -> str:
     data, *pool = (str(path.resolve()) for path in (plan.data, *plan.pool))
     asked = json.dumps({"data": data, "pool": pool, "seed": plan.seed, "epochs": plan.epochs}, indent=1) + "\n"
     file = out / "plan.json"
-    if not file.exists():
-        (out / "manifest.parquet").unlink(missing_ok=True)  # of a start that broke off
-    elif not resume:
+    if not file.exists() and (out / "manifest.parquet").exists():
+        raise RunError(f"{out} holds a manifest.parquet of something else. Name another folder.")
+    if file.exists() and not resume:
         raise RunError(f"{out} holds a study. Go on with it with --resume, or name another folder.")
-    elif file.read_text(encoding="utf-8") != asked:
+    if file.exists() and file.read_text(encoding="utf-8") != asked:
         raise RunError(f"{out} was begun on other data, or with another seed or number of epochs.")
     out.mkdir(parents=True, exist_ok=True)
     return asked
 
 
 def _prepared(
-    plan: Plan, out: Path, table: Path | None, columns: Mapping[str, str] | None, workers: int | None
+    plan: Plan, out: Path, asked: str, table: Path | None, columns: Mapping[str, str] | None, workers: int | None
 ) -> tuple[Manifest, tuple[RefusedFile, ...]]:
     """The studied set, audited and split; read again where an earlier start left it."""
     file, told = out / "manifest.parquet", out / "refused.json"
@@ -184,13 +185,14 @@ def _prepared(
         manifest = pooled.where(studied)
     elif not any(manifest.column("split")):
         manifest = split(manifest, seed=plan.seed)
+    (out / "plan.json").write_text(asked, encoding="utf-8")
     told.write_text(json.dumps([(each.path, each.reason, each.mend) for each in refused]), encoding="utf-8")
     manifest.write(file)
     return manifest, refused
 
 
-def _arm(name: str, recipes: Sequence[Recipe], plan: Plan, out: Path, resamples: int) -> Arm:
-    """Trains what is not yet trained and reads back what came out."""
+def _arm(name: str, recipes: Sequence[Recipe], plan: Plan, out: Path, resamples: int, notes: list[str]) -> Arm:
+    """Trains what is not yet trained and reads back what came out; `notes` is told of repeats that failed."""
     recipe = recipes[0]
     changes = differences(recipe, plan.arms()[BASELINE][0])
     adds_to = "augmented" if name in AUGMENT_SEARCH else ""
@@ -198,15 +200,36 @@ def _arm(name: str, recipes: Sequence[Recipe], plan: Plan, out: Path, resamples:
     if recipe.pooled and not plan.pool:
         return arm(state=SKIPPED, why="It learns from other data sets too; none was given with --pool.")
     manifest = out / ("pooled.parquet" if recipe.pooled else "manifest.parquet")
-    runs = []
+    runs: list[ArmRun] = []
     for each in recipes:
         folder = out / "arms" / name / f"seed-{each.seed}"
-        why = None if (folder / "report.html").exists() else _train(each, manifest, folder, out, resamples)
-        if why is not None:
+        why = _unlike(each, folder) if _finished(folder) else _train(each, manifest, folder, out, resamples)
+        if why is not None and not runs:
             return arm(state=FAILED, why=why)
+        if why is not None:
+            notes.append(f"{name} has fewer trainings than the others: seed {each.seed} failed: {why}")
+            break
         runs.append(read_run(folder, each, resamples=resamples))
-    shown = json.loads((out / "arms" / name / f"seed-{recipe.seed}" / "metrics.json").read_text())["training"]["shown"]
-    return arm(runs=runs, training_counts=shown)
+    first = out / "arms" / name / f"seed-{recipe.seed}"
+    return arm(runs=runs, training_counts=_training_facts(first)["shown"])
+
+
+def _finished(folder: Path) -> bool:
+    """Whether a run folder is whole: its report is written last."""
+    return (folder / "report.html").exists()
+
+
+def _unlike(recipe: Recipe, folder: Path) -> str | None:
+    """Why a finished training is not one of this recipe; None where it is."""
+    other = Recipe.from_json(folder.with_suffix(".json").read_text(encoding="utf-8"))
+    if replace(other, summary=recipe.summary) == recipe:
+        return None
+    return f"{folder} holds a training of another recipe of this name. Remove it, or name another folder for the study."
+
+
+def _training_facts(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["training"]
+    return facts
 
 
 def _train(recipe: Recipe, manifest: Path, folder: Path, out: Path, resamples: int) -> str | None:
@@ -227,19 +250,21 @@ def _run(command: Sequence[str]) -> str | None:
     # Our own interpreter, arguments as a list: no shell reads them.
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:  # noqa: S603
         assert child.stderr is not None
-        tail = b""
+        decode = getincrementaldecoder("utf-8")(errors="replace").decode
+        tail = ""
         try:
             while chunk := child.stderr.read1(1 << 16):  # type: ignore[attr-defined]
-                sys.stderr.buffer.write(chunk)
-                sys.stderr.buffer.flush()
-                tail = (tail + chunk)[-4096:]
+                text = decode(chunk)
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                tail = (tail + text)[-4096:]
         except KeyboardInterrupt:
             child.send_signal(signal.SIGINT)
             child.wait()
             raise RunError("The study was stopped. Go on with the same command and --resume.") from None
     if child.returncode == 0:
         return None
-    lines = tail.decode("utf-8", "replace").replace("\r", "\n").strip().splitlines()
+    lines = tail.replace("\r", "\n").strip().splitlines()
     return lines[-1].removeprefix("dermalert: ") if lines else f"It ended with status {child.returncode}."
 
 
@@ -247,7 +272,7 @@ def _borrow(recipe: Recipe, folder: Path, out: Path) -> None:
     """Copies the network of a finished training that differs in nothing but how it is scored or called."""
     for file in sorted(out.glob("arms/*/*.json")):
         done = file.with_suffix("")
-        if done == folder or folder.exists() or not (done / "report.html").exists():
+        if done == folder or folder.exists() or not _finished(done):
             continue
         other = Recipe.from_json(file.read_text(encoding="utf-8"))
         if training_part(other) == training_part(recipe):
@@ -293,7 +318,7 @@ def _predictions(folder: Path, manifest: Manifest, classes: tuple[str, ...]) -> 
 
 
 def _cost(folder: Path) -> Cost:
-    told: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["training"]["cost"]
+    told: dict[str, Any] = _training_facts(folder)["cost"]
     measured = {name: math.nan if told[name] is None else told[name] for name in ("images_per_second", "peak_mib")}
     return Cost(**{**told, **measured})
 
@@ -303,6 +328,7 @@ def _study(
     refused: Sequence[RefusedFile],
     arms: Sequence[Arm],
     leak: Leak | None,
+    notes: Sequence[str],
     resamples: int,
 ) -> Study:
     judged_on = next((arm.runs[0].scores for arm in arms if arm.state == DONE), {VALIDATION: None})
@@ -313,6 +339,7 @@ def _study(
         views=[view for view in (VALIDATION, RAW_TEST, CLEAN_TEST) if view in judged_on],
         class_counts=judging.data_summary(manifest, ()).counts,
         refused=refused,
+        notes=notes,
         leak=leak,
         seed=0,
         resamples=resamples,

@@ -48,6 +48,7 @@ from dermalert.learn.recipes import Recipe
 from dermalert.learn.train import Fitted, TrainingData, fit
 from dermalert.score.engine import Engine
 from dermalert.stages import judging
+from dermalert.stages.telling import summary
 from dermalert.taxonomy import MELANOMA, NAMES, label_of
 
 TARGET_SENSITIVITY = 0.95
@@ -199,18 +200,21 @@ def _judge(
     judging.write_predictions(run / "predictions.csv", scored, bundle, logits)
     training = {"cost": _plain(cost_of(fitted)), "shown": dict(zip(bundle.classes, fitted.shown.tolist(), strict=True))}
     judging.write_metrics(run / "metrics.json", evaluations, recipe=fitted.recipe.name, seed=seed, training=training)
+    studied = {view: found for view, found in evaluations.items() if view in (VALIDATION, RAW_TEST, CLEAN_TEST)}
+    others = {view: found for view, found in evaluations.items() if view not in studied}
     shown = next(view for view in (CLEAN_TEST, RAW_TEST, VALIDATION) if view in views)
     write_report(
         run / "report.html",
         title=f"{fitted.recipe.name} on {prepared.manifest.column('source')[0]}",
-        evaluations=evaluations,
+        evaluations=studied,
+        headline=shown,
         history=curves_of(fitted.history),
         diagnosis=diagnose(fitted.history),
         data=judging.data_summary(prepared.manifest, prepared.refused),
         mistakes=worst(views[shown], threshold=point.threshold) if point else None,
         mistakes_on=shown,
         pixels_of=pixels_by_id(prepared.manifest),
-        notes=[*notes, *warned, *prepared.notes],
+        notes=[*notes, *warned, *prepared.notes, *(line.strip() for line in summary(others))],
         command=command,
         made=made,
     )
