@@ -135,11 +135,13 @@ def blocks_of(page: Path, language: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_that_is_shown_can_be_typed(page: Path) -> None:
+    whole = commands.make_context("dermalert", ["--help"], resilient_parsing=True)
     for block in blocks_of(page, "sh"):
         for line in re.findall(r"^dermalert (.+)$", block, re.MULTILINE):
             name, *words = shlex.split(line.partition(">")[0], comments=True)
             assert name in commands.commands, line
-            commands.commands[name].make_context(name, words)  # raises on an unknown option or a missing argument
+            # Raises on an unknown option or a missing argument. Without its parent, a command forgets `-h` for good.
+            commands.commands[name].make_context(name, words, parent=whole)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
