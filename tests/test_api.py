@@ -72,7 +72,8 @@ def test_a_function_takes_what_the_command_of_its_name_takes(name: str) -> None:
 
 
 def test_study_trains_what_the_command_trains_unless_told_otherwise() -> None:
-    of_the_command = commands.commands["study"].make_context("study", ["data", "--out", "out"]).params
+    whole = commands.make_context("dermalert", ["--help"], resilient_parsing=True)
+    of_the_command = commands.commands["study"].make_context("study", ["data", "--out", "out"], parent=whole).params
     of_the_function = inspect.signature(dermalert.study).parameters
     assert ",".join(of_the_function["recipes"].default) == of_the_command["names"]
     for name in ("repeats", "epochs", "seed", "resamples", "show_leak", "resume"):
