@@ -17,6 +17,7 @@ from dermalert.learn.backend import backend
 from dermalert.learn.recipes import (
     AUGMENTATIONS,
     BALANCES,
+    KEPT,
     LOSSES,
     PRECISIONS,
     PREPARATIONS,
@@ -43,6 +44,7 @@ recipes = st.builds(
     depth_decay=st.floats(1e-3, 1),
     frozen_epochs=st.integers(0, 50),
     patience=counts,
+    keep=st.sampled_from(KEPT),
     precision=st.sampled_from(PRECISIONS),
     dropout=st.floats(0, 0.99),
     prepare=st.lists(st.sampled_from(PREPARATIONS), unique=True).map(tuple),
@@ -77,6 +79,7 @@ def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
         {"size": (0, 180)},
         {"size": (180.5, 180)},
         {"schedule": "steep"},
+        {"keep": "first"},
         {"backbone_rate": 0.0},
         {"depth_decay": 0.0},
         {"frozen_epochs": -1},

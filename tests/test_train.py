@@ -196,6 +196,13 @@ def test_the_model_is_that_of_the_best_validation_epoch(tmp_path: Path) -> None:
     assert loss == pytest.approx(min(fitted.history.column("validation_loss")), rel=1e-4)
 
 
+def test_the_last_epochs_weights_are_kept_where_the_recipe_says_so(tmp_path: Path) -> None:
+    fitted = fit(tmp_path, replace(RECIPE, keep="last", learning_rate=0.02))
+    last = [array for name, array in sorted(checkpoint(tmp_path).items()) if name.startswith("weight_")]
+    for one, other in zip(fitted.model.variables, last, strict=True):
+        assert np.array_equal(one.numpy(), other)
+
+
 def test_training_stops_once_validation_no_longer_gets_better(tmp_path: Path) -> None:
     data = drawn_data(count=24)
     shuffled = replace(data, targets=np.random.default_rng(5).permutation(data.targets))

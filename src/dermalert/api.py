@@ -193,7 +193,7 @@ def study(
         pool: other data sets that the arm `pooled` learns from as well.
         repeats: trainings of each recipe, with seeds from `seed` on.
         epochs: at most so many an arm.
-        show_leak: train `balanced` as most notebooks do as well: oversample, then split.
+        show_leak: train twice more, with copies of every class: split first, and as most notebooks do.
         resume: go on with an interrupted study, or add arms to a finished one.
         resamples: for the intervals.
 
@@ -224,7 +224,7 @@ def study(
         table=table,
         columns=columns,
     )
-    asked = expanded(names, show_leak=show_leak)
+    asked = expanded(names)
     plan = Plan(Path(data), tuple(map(Path, others)), asked, repeats, epochs, seed)
     return run_study(
         plan,

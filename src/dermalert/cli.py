@@ -212,7 +212,9 @@ def recipes(name: str | None) -> None:
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each, other seeds.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many an arm.")
 @click.option(
-    "--show-leak", is_flag=True, help="Train `balanced` as most notebooks do as well: oversample, then split."
+    "--show-leak",
+    is_flag=True,
+    help="Train twice more with copies of every class: after the split, and before it as notebooks do.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study, or add arms to a finished one.")
 @click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
@@ -244,7 +246,7 @@ def study(
     from dermalert.stages.study import Plan, expanded, run_study
     from dermalert.stages.telling import study_summary
 
-    asked = expanded(names.split(","), show_leak=show_leak)
+    asked = expanded(names.split(","))
     plan = Plan(data, pool, asked, repeats, epochs, seed)
     found = run_study(plan, out, show_leak=show_leak, command=_typed(), made=_now(), **options)
     if as_json:
@@ -330,7 +332,7 @@ def demo(out: Path, seed: int) -> None:
     from dermalert.demo import run_demo
 
     for line in run_demo(out, seed=seed, made=_now()):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def _tell_figures(lines: list[str], out: Path, as_json: bool) -> None:
@@ -339,7 +341,7 @@ def _tell_figures(lines: list[str], out: Path, as_json: bool) -> None:
         click.echo(json.dumps(content, indent=1))
         return
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line))
     click.echo(f"Read {printable(str(out / 'report.html'))}")
 
 

@@ -56,7 +56,7 @@ def fill_up(
     seed: int,
     folder: Path,
     key: str,
-    to: int | None = None,
+    more: int | None = None,
     progress: bool = True,
 ) -> Filled:
     """Every class filled up to the largest by the Augmentor library, from `folder` if an earlier call left it there.
@@ -73,17 +73,18 @@ def fill_up(
         seed: other seeds, other pictures.
         folder: where caches are kept; made if missing.
         key: names the content of `pixels`, such as a hash of their files' hashes.
-        to: pictures that each class shall have at least, in place of as many as the largest.
+        more: so many pictures more of every class, as notebooks do with the library's `sample`, in place of filling
+            up to the largest.
         progress: whether a bar is shown on stderr.
 
     Raises:
-        DataError: the arrays do not fit together, or `to` is below 1.
+        DataError: the arrays do not fit together, or `more` is below 0.
         MissingExtra: Augmentor is not installed.
     """
     _check(rows, classes)
-    if len(classes) != len(pixels) or (to is not None and to < 1):
-        raise DataError(f"{len(pixels)} pictures, {len(classes)} classes, to be filled up to {to}: they do not fit.")
-    origin = _origins(rows, classes, seed, to)
+    if len(classes) != len(pixels) or (more is not None and more < 0):
+        raise DataError(f"{len(pixels)} pictures, {len(classes)} classes, to be filled up by {more}: they do not fit.")
+    origin = _origins(rows, classes, seed, more)
     if not len(origin):
         return Filled(pixels, origin)
     home, shape = folder / _name(key, origin, seed), (len(pixels) + len(origin), *pixels.shape[1:])
@@ -174,13 +175,13 @@ def _in_turns(members: Rows, count: int, rng: np.random.Generator) -> Rows:
     return chosen
 
 
-def _origins(rows: Rows, classes: Rows, seed: int, to: int | None) -> Rows:
+def _origins(rows: Rows, classes: Rows, seed: int, more: int | None) -> Rows:
     known = rows[classes[rows] >= 0]
     present, counts = np.unique(classes[known], return_counts=True)
-    target = to if to is not None else counts.max(initial=0)
+    wanting = counts.max(initial=0) - counts if more is None else np.full(len(counts), more)
     parts = [
-        _in_turns(known[classes[known] == each], max(target - count, 0), np.random.default_rng((seed, each)))
-        for each, count in zip(present, counts, strict=True)
+        _in_turns(known[classes[known] == each], want, np.random.default_rng((seed, each)))
+        for each, want in zip(present, wanting, strict=True)
     ]
     origins: Rows = np.concatenate([rows[:0], *parts]).astype(np.int64)
     return origins

@@ -16,6 +16,7 @@ from dermalert.errors import RunError
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
+KEPT = ("best", "last")
 BALANCES = ("none", "augmentor", "class-weights", "sampling")
 LOSSES = ("cross-entropy", "focal", "logit-adjusted")
 PREPARATIONS = ("shades-of-gray", "remove-vignette")
@@ -56,6 +57,7 @@ class Recipe:
         depth_decay: factor of the learning rate from one stage of a backbone to the next one below.
         frozen_epochs: epochs at the beginning in which only the head learns.
         patience: epochs without a lower validation loss after which training stops.
+        keep: which epoch's weights are kept: `best`, of the lowest validation loss, or `last`.
         precision: `float32`, `mixed_bfloat16` (weights stay float32, arithmetic is bfloat16), or
             `auto`: whichever is faster on this machine, measured once and recorded in the run.
         dropout: fraction of the features before the dense layers that each step leaves out.
@@ -83,6 +85,7 @@ class Recipe:
     depth_decay: float = 1.0
     frozen_epochs: int = 0
     patience: int = 5
+    keep: str = "best"
     precision: str = "auto"
     dropout: float = 0.0
     prepare: tuple[str, ...] = ()
@@ -164,6 +167,7 @@ def recipe_from(file: Path) -> Recipe:
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": PRECISIONS,
     "schedule": SCHEDULES,
+    "keep": KEPT,
     "balance": BALANCES,
     "loss": LOSSES,
     "views": VIEWS,

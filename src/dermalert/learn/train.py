@@ -68,7 +68,7 @@ class Fitted:
     """A trained network.
 
     Attributes:
-        model: keras.Model in float32 with the best epoch's weights, whatever the precision it was trained in,
+        model: keras.Model in float32 with the kept epoch's weights, whatever the precision it was trained in,
             averaging as many views as the recipe says; float32 or uint8 (N, H, W, 3) in [0, 255] to logits (N, C).
         history: the curves of all epochs.
         recipe: as run, with the precision decided.
@@ -182,7 +182,7 @@ def fit(
         raise RunError(_how_to_go_on(len(_history(run)), run)) from None
     for listener in listeners:
         listener.end(history)
-    return Fitted(_best_model(recipe, classes, history, run), history, recipe, lesson.shown(data.train, recipe))
+    return Fitted(_kept_model(recipe, classes, history, run), history, recipe, lesson.shown(data.train, recipe))
 
 
 def _step(recipe: Recipe, classes: int, lesson: _Lesson) -> Step:
@@ -244,15 +244,24 @@ def _checked_targets(data: TrainingData, classes: int) -> NDArray[np.float32]:
     return data.targets.astype(np.float32)
 
 
+def refuse_overwriting(run: Path, resume: bool) -> None:
+    """Asked before anything costly is done.
+
+    Raises:
+        RunError: the folder holds a run, and nobody asked to go on with it.
+    """
+    if (run / "training.json").exists() and not resume:
+        raise RunError(f"{run} holds a training run. Go on with it with --resume, or name another folder.")
+
+
 def _begin(
     data: TrainingData, allowed: NDArray[np.float32], recipe: Recipe, run: Path, classes: int, resume: bool
 ) -> Recipe:
     """Claims the run folder, or checks that it holds this very run; the recipe with its precision decided."""
     about = run / "training.json"
     fingerprint = _fingerprint(data, allowed)
+    refuse_overwriting(run, resume)
     if about.exists():
-        if not resume:
-            raise RunError(f"{run} holds a training run. Go on with it with --resume, or name another folder.")
         try:
             stored = json.loads(about.read_text(encoding="utf-8"))
             as_run = Recipe.from_json(json.dumps(stored["recipe"]))
@@ -275,7 +284,7 @@ def _begin(
 
 def training_part(recipe: Recipe) -> Recipe:
     """The recipe without what changes no weight: two that agree in it train to the same network."""
-    return replace(recipe, name="", summary="", views=1)
+    return replace(recipe, name="", summary="", views=1, keep="best")
 
 
 def _fingerprint(data: TrainingData, allowed: NDArray[np.float32]) -> str:
@@ -371,8 +380,9 @@ def _best_file(run: Path, history: History) -> Path:
     return run / f"best-{history.best.number:04d}.npz"
 
 
-def _best_model(recipe: Recipe, classes: int, history: History, run: Path) -> Any:
-    weights, _ = read_arrays(_best_file(run, history))
+def _kept_model(recipe: Recipe, classes: int, history: History, run: Path) -> Any:
+    arrays, _ = read_arrays(run / "checkpoint.npz" if recipe.keep == "last" else _best_file(run, history))
+    weights = {name: array for name, array in arrays.items() if name.startswith("weight_")}
     model = networks.build(replace(recipe, precision="float32"), classes)
     for variable, name in zip(model.variables, sorted(weights), strict=True):
         variable.assign(weights[name])

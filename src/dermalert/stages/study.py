@@ -60,7 +60,7 @@ from dermalert.stages.leak import leak_shown
 from dermalert.stages.training import curves_of
 from dermalert.taxonomy import MELANOMA
 
-BASELINE, BALANCED = "plain", "balanced"
+BASELINE = "plain"
 STAGED = ("plain", "augmented", "balanced", "transfer")
 GROUPS = {
     "balancing": ("balanced", "class-weights", "balanced-sampling", "focal", "logit-adjusted"),
@@ -99,13 +99,13 @@ class Plan:
         return replace(recipe, seed=seed, epochs=min(self.epochs or recipe.epochs, recipe.epochs))
 
 
-def expanded(names: Iterable[str], *, show_leak: bool = False) -> tuple[str, ...]:
+def expanded(names: Iterable[str]) -> tuple[str, ...]:
     """Recipe names with the groups among them (`balancing`, `augment-search`, `all`) written out, the baseline first.
 
     Raises:
         RunError: there is no such recipe or group.
     """
-    asked = [BASELINE, *names, *([BALANCED] if show_leak else [])]
+    asked = [BASELINE, *names]
     found = dict.fromkeys(each for name in asked for each in GROUPS.get(name, (name,)))
     for name in found:
         if name not in RECIPES:
@@ -129,7 +129,7 @@ def run_study(
     """Trains every arm and writes the comparison into `out`.
 
     Args:
-        show_leak: train the balanced recipe once more as most notebooks do, oversampling before the split.
+        show_leak: train with altered copies of every class twice more: split first, and as most notebooks do.
         resume: go on with an interrupted study; more recipes or repeats may be asked for than before.
         table, columns: as `intake.sources.list_data`, for the studied set.
 
@@ -141,11 +141,8 @@ def run_study(
     manifest, refused = _prepared(plan, out, asked, table, columns, workers)
     notes: list[str] = []
     arms = [_arm(name, recipes, plan, out, resamples, notes) for name, recipes in plan.arms().items()]
-    honest = next((arm for arm in arms if arm.name == BALANCED), None)
-    leak = None
-    if show_leak and honest is not None and honest.state == DONE:
-        recipe = plan.arms()[BALANCED][0]
-        leak = leak_shown(manifest, recipe, honest, out / "leak", cache=out / "decoded", resamples=resamples)
+    recipe, cache = plan.arms()[BASELINE][0], out / "decoded"
+    leak = leak_shown(manifest, recipe, out / "leak", cache=cache, resamples=resamples) if show_leak else None
     study = _study(manifest, refused, arms, leak, notes, resamples)
     write_study(out, study, samples=_samples(manifest, plan), command=command, made=made)
     return study

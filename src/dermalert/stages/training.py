@@ -31,6 +31,7 @@ from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, NotEnoughPositives, RefusedFile
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.showing import pixels_by_id
+from dermalert.intake.sources import label_or_none
 from dermalert.intake.split import split
 from dermalert.judge.calibration import Temperature, TemperatureAtBound
 from dermalert.judge.evaluation import Evaluation
@@ -45,11 +46,11 @@ from dermalert.learn.history import History
 from dermalert.learn.listeners import listeners_named
 from dermalert.learn.pipeline import DecodedCache
 from dermalert.learn.recipes import Recipe
-from dermalert.learn.train import Fitted, TrainingData, fit
+from dermalert.learn.train import Fitted, TrainingData, fit, refuse_overwriting
 from dermalert.score.engine import Engine
 from dermalert.stages import judging
 from dermalert.stages.telling import summary
-from dermalert.taxonomy import MELANOMA, NAMES, label_of
+from dermalert.taxonomy import MELANOMA, NAMES
 
 TARGET_SENSITIVITY = 0.95
 _LIBRARIES = ("dermalert", "keras", "tensorflow-cpu", "tensorflow", "numpy", "onnx", "onnxruntime", "tf2onnx", "pillow")
@@ -104,6 +105,7 @@ def run_train(
         RunError: the folder holds a run and `resume` is off, or one of another recipe or data.
         DataError: the data cannot be read, or not be divided.
     """
+    refuse_overwriting(run, resume)
     manifest, refused = judging.labelled_manifest(data, table=table, columns=columns, workers=workers)
     if not any(manifest.column("split")):
         manifest = split(manifest, seed=recipe.seed)
@@ -139,15 +141,19 @@ def prepare(
 
 def _without_strangers(manifest: Manifest, classes: tuple[str, ...]) -> tuple[Manifest, tuple[str, ...]]:
     """Leaves out pictures of diagnoses that no training picture shows: the model has no word for them."""
-    told = zip(manifest.labels(), manifest.column("given_label"), manifest.column("split"), strict=True)
-    # A test picture is judged under its owner's label too.
-    labels = [(label, label_of(given) if part == "test" else label) for label, given, part in told]
-    strange = [any(each and not set(each.stands_for) & set(classes) for each in pair) for pair in labels]
-    words = zip(manifest.column("given_label"), strange, strict=True)
-    left = Counter(word for word, stranger in words if stranger)
+    told = zip(*(manifest.column(name) for name in ("diagnosis", "given_label", "split")), strict=True)
+    strange = []
+    left: Counter[str] = Counter()
+    for diagnosis, given, part in told:
+        # A test picture is judged under its owner's label too.
+        labels = (label_or_none(diagnosis), label_or_none(given) if part == "test" else None)
+        strange.append(any(label and not set(label.stands_for) & set(classes) for label in labels))
+        left[given or diagnosis] += strange[-1] and part is not None
     parts = zip(manifest.column("split"), strange, strict=True)
     notes = tuple(
-        f"{number} pictures of {word} were left out: no training picture shows it." for word, number in left.items()
+        f"{number} pictures of {word} were left out: no training picture shows it."
+        for word, number in left.items()
+        if number
     )
     return manifest.with_columns(split=[None if stranger else part for part, stranger in parts]), notes
 
