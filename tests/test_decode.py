@@ -91,7 +91,7 @@ def test_heic_gives_its_colours() -> None:
 
 def test_heic_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    with pytest.raises(NotAPicture, match=r"dermalert\[heic\]"):
+    with pytest.raises(NotAPicture, match=r"pip install '\.\[heic\]'"):
         decode(BYTES["heic header only"][0]())
 
 

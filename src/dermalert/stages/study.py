@@ -258,6 +258,7 @@ def _run(command: Sequence[str]) -> str | None:
         except KeyboardInterrupt:
             child.send_signal(signal.SIGINT)
             child.wait()
+            print(file=sys.stderr)  # below the bar that was cut off
             raise RunError("The study was stopped. Go on with the same command and --resume.") from None
     if child.returncode == 0:
         return None
