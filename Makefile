@@ -8,16 +8,17 @@ OUT    ?= demo-out
 help:            ## show these targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# --no-deps: the locks are whole, and pip before 25 looks for newer releases of what is asked for with an extra.
 # Two stamps, so that `make demo` never waits for the developers' tools.
 $(VENV)/.demo: requirements/train.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/train.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/train.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.demo $@
 
