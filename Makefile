@@ -8,7 +8,7 @@ OUT    ?= demo-out
 help:            ## show these targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# --no-deps: the locks are whole, and pip before 25 looks for newer releases of what is asked for with an extra.
+# --no-deps: the locks are whole, and pip may ask for a newer release of what another package needs with an extra.
 # Two stamps, so that `make demo` never waits for the developers' tools.
 $(VENV)/.demo: requirements/train.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
