@@ -15,7 +15,7 @@ import pytest
 
 from dermalert.bundle.format import Bundle
 from dermalert.drawn import DrawnSet, draw_class_folders, draw_many, draw_table
-from dermalert.errors import DataError
+from dermalert.errors import DataError, RunError
 from dermalert.intake.decode import load
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.split import split
@@ -219,6 +219,33 @@ def test_of_the_set_that_the_bundle_learnt_from_only_test_pictures_are_judged(
     assert other[AS_GIVEN].pictures == 39
 
 
+def test_the_set_that_the_bundle_learnt_from_is_not_judged_without_its_split(audited: Manifest, tmp_path: Path) -> None:
+    audited.with_columns(split=[None] * len(audited)).write(tmp_path / "m.parquet")
+    own = bundle(data={"fingerprint": audited.fingerprint(), "content": audited.content()})
+    with pytest.raises(DataError, match="trained on pictures of this very set"):
+        judge(own, tmp_path / "m.parquet", tmp_path / "out")
+
+
+def test_of_its_own_test_part_a_picture_that_training_knows_is_not_clean(audited: Manifest, tmp_path: Path) -> None:
+    parts = audited.column("split")
+    known, learnt = parts.index("test"), parts.index("train")
+    groups = audited.column("group")
+    groups[known] = groups[learnt]
+    leaky = audited.with_columns(group=groups)
+    leaky.write(tmp_path / "m.parquet")
+    own = bundle(data={"fingerprint": leaky.fingerprint()})
+    found = judge(own, tmp_path / "m.parquet", tmp_path / "out")
+    assert found["without doubtful pictures"].pictures == found[AS_GIVEN].pictures - 1
+
+
+def test_a_training_runs_report_is_not_replaced(audited: Manifest, tmp_path: Path) -> None:
+    audited.write(tmp_path / "m.parquet")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training.json").write_text("{}")
+    with pytest.raises(RunError, match="holds a training run"):
+        judge(bundle(), tmp_path / "m.parquet", tmp_path / "run")
+
+
 def test_a_set_that_the_bundle_learnt_from_to_the_last_picture_is_no_test(audited: Manifest, tmp_path: Path) -> None:
     learnt = audited.where([part != "test" for part in audited.column("split")])
     learnt.write(tmp_path / "m.parquet")
@@ -267,7 +294,7 @@ def test_batches_of_any_size_give_the_same_logits_in_row_order(
     audited: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(bundle())
-    found, logits = judging.score_labelled(engine, audited)
+    found, logits, _ = judging.score_labelled(engine, audited)
     assert found.column("image_id") == audited.column("image_id")
     monkeypatch.setattr(judging, "BATCH", 4)
     assert np.allclose(judging.score_labelled(engine, audited, workers=1)[1], logits, atol=1e-5)

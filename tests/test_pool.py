@@ -102,6 +102,15 @@ def test_two_sets_of_one_name_are_refused() -> None:
         pool([made("first", FIRST), made("first", FIRST, folder="elsewhere")])
 
 
+def test_a_first_set_that_comes_split_keeps_its_split_but_parts_no_lesion_that_the_other_set_knows() -> None:
+    rows = [{"split": "train"}] * 10 + [{"split": "validation"}] * 10 + [{"split": "test"}] * 5
+    lesion = [{"dhash": hash_of(f"first{n}"), "group": 7, "lesion_id": "L"} for n in (0, 10)]
+    pooled = pool([made("first", rows), made("second", [*lesion, *[{"group": 10 + n} for n in range(9)]])])
+    assert [part_of(pooled, f"{n}.jpg") for n in (0, 9, 10, 11, 20)] == [
+        *("train", "train", "train", "validation", "test"),
+    ]
+
+
 @given(st.lists(st.integers(0, 30), min_size=5, max_size=40), st.integers(0, 5))
 @settings(deadline=None, max_examples=50)
 def test_no_lesion_stands_on_both_sides_of_a_pooled_split(shows: list[int], seed: int) -> None:

@@ -178,6 +178,19 @@ def test_a_run_is_not_resumed_with_another_recipe_or_other_data(unbroken: tuple[
         fit(unbroken[0], data=drawn_data(seed=1), resume=True)
 
 
+def test_a_schedule_that_ends_at_the_last_epoch_is_not_resumed_with_another_number_of_them(tmp_path: Path) -> None:
+    falling = replace(RECIPE, schedule="cosine")
+    fit(tmp_path, falling, epochs=1)
+    with pytest.raises(RunError, match="another recipe"):
+        fit(tmp_path, falling, epochs=3, resume=True)
+
+
+def test_a_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_bytes(b"mine")
+    with pytest.raises(RunError, match="something else"):
+        fit(tmp_path)
+
+
 def test_a_damaged_checkpoint_is_named_and_not_guessed_around(tmp_path: Path) -> None:
     fit(tmp_path, epochs=1)
     file = tmp_path / "checkpoint.npz"

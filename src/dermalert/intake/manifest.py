@@ -102,6 +102,10 @@ class Manifest:
             digest.update(repr(row).encode())
         return digest.hexdigest()
 
+    def content(self) -> str:
+        """SHA-256 over every picture's content hash, in no order: the same pictures, whatever is said of them."""
+        return hashlib.sha256("\n".join(sorted(map(str, self.column("sha256")))).encode()).hexdigest()
+
     def write(self, file: Path) -> None:
         """Writes Parquet, with the root and the format version in its metadata."""
         with ManifestWriter(file, self.root) as writer:

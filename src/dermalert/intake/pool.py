@@ -20,7 +20,7 @@ from dermalert.errors import DataError
 from dermalert.intake.duplicates import edges_of, find, rows_sharing
 from dermalert.intake.manifest import SCHEMA, Manifest
 from dermalert.intake.neighbours import groups_of
-from dermalert.intake.split import divide, group_numbers, split, usable
+from dermalert.intake.split import divide, group_numbers, keep_groups_whole, split, usable
 
 # The ISIC Archive gives each photograph a number and file names carry it: two sets that name it hold one photograph,
 # also where it was cut or recoloured too much for the difference hash.
@@ -85,8 +85,8 @@ def pool(manifests: Sequence[Manifest], *, validation: float = 0.2, seed: int = 
     pooled = pooled.with_columns(group=groups)
     ours = np.arange(len(pooled)) < len(manifests[0])
     first = pooled.where(ours)
-    if not any(first.column("split")):
-        first = split(first, validation=validation, seed=seed)
+    is_split = any(first.column("split"))
+    first = keep_groups_whole(first) if is_split else split(first, validation=validation, seed=seed)
     parts = np.array([*first.column("split"), *[None] * int((~ours).sum())], dtype=object)
     free = usable(pooled) & ~ours
     for part in ("train", "validation", None, "test"):  # a lesion in several parts follows the last one named here

@@ -53,6 +53,13 @@ def _check_parts(parts: NDArray[np.object_]) -> None:
             raise DataError(f"No picture is left for {part}: too few labelled pictures or groups to divide.")
 
 
+def keep_groups_whole(manifest: Manifest) -> Manifest:
+    """The same split, but for validation pictures whose group stands in training too: they train."""
+    parts = np.array([part or "" for part in manifest.column("split")], dtype=object)
+    _keep_groups_whole(parts, group_numbers(manifest))
+    return manifest.with_columns(split=[part or None for part in parts])
+
+
 def _keep_groups_whole(parts: NDArray[np.object_], groups: NDArray[np.int64]) -> None:
     """Moves a given validation folder's pictures to training where their group stands there too."""
     in_training = np.isin(groups, groups[parts == "train"])

@@ -72,12 +72,14 @@ class Fitted:
             averaging as many views as the recipe says; float32 or uint8 (N, H, W, 3) in [0, 255] to logits (N, C).
         history: the curves of all epochs.
         recipe: as run, with the precision decided.
+        trained: whether this very call trained an epoch, or all were there already.
         shown: int64 (C,), how many pictures of each class, exact labels only, an epoch learns from.
     """
 
     model: Any
     history: History
     recipe: Recipe
+    trained: bool
     shown: NDArray[np.int64]
 
 
@@ -169,6 +171,7 @@ def fit(
     lesson = _Lesson.of(data, allowed, recipe)
     step = _step(recipe, classes, lesson)
     history = _restore(step, run)
+    done_before = len(history)
     for listener in listeners:
         listener.begin(recipe)
     try:
@@ -182,7 +185,8 @@ def fit(
         raise RunError(_how_to_go_on(len(_history(run)), run)) from None
     for listener in listeners:
         listener.end(history)
-    return Fitted(_kept_model(recipe, classes, history, run), history, recipe, lesson.shown(data.train, recipe))
+    model, trained = _kept_model(recipe, classes, history, run), len(history) > done_before
+    return Fitted(model, history, recipe, trained, lesson.shown(data.train, recipe))
 
 
 def _step(recipe: Recipe, classes: int, lesson: _Lesson) -> Step:
@@ -248,10 +252,12 @@ def refuse_overwriting(run: Path, resume: bool) -> None:
     """Asked before anything costly is done.
 
     Raises:
-        RunError: the folder holds a run, and nobody asked to go on with it.
+        RunError: the folder holds a run, and nobody asked to go on with it; or it holds something else.
     """
     if (run / "training.json").exists() and not resume:
         raise RunError(f"{run} holds a training run. Go on with it with --resume, or name another folder.")
+    if (run / "manifest.parquet").exists() and not (run / "training.json").exists():
+        raise RunError(f"{run} holds a manifest.parquet of something else. Name another folder.")
 
 
 def _begin(
@@ -268,7 +274,9 @@ def _begin(
             asked = stored["asked_precision"]
         except (ValueError, KeyError, TypeError, RunError) as error:
             raise RunError(f"{about}: damaged ({error}). Train again into another folder.") from None
-        if training_part(replace(as_run, epochs=recipe.epochs, precision=asked)) != training_part(recipe):
+        # A constant rate does not ask how many epochs there will be.
+        epochs = recipe.epochs if recipe.schedule == "constant" else as_run.epochs
+        if training_part(replace(as_run, epochs=epochs, precision=asked)) != training_part(recipe):
             raise RunError(f"{run} was begun with another recipe. Resume it with the same one, or name another folder.")
         if stored["data"] != fingerprint:
             raise RunError(f"{run} was begun on other pictures, labels or another split. Name another folder.")

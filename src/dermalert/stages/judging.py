@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dermalert import page
 from dermalert.bundle.format import Bundle
-from dermalert.errors import DataError, RefusedFile
+from dermalert.errors import DataError, RefusedFile, RunError
 from dermalert.intake.audit import audit
 from dermalert.intake.decode import load
 from dermalert.intake.index import in_order
@@ -55,8 +55,10 @@ def labelled_manifest(
     return report.manifest, report.refused
 
 
-def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = None) -> tuple[Manifest, NDArray[Any]]:
-    """The pictures that could be decoded and their logits, float32 (M, C), in row order."""
+def score_labelled(
+    engine: Engine, manifest: Manifest, *, workers: int | None = None
+) -> tuple[Manifest, NDArray[Any], NDArray[np.bool_]]:
+    """The pictures that could be decoded, their logits, float32 (M, C), in row order, and which they are, bool (N,)."""
     size = engine.bundle.size
 
     def pixels(path: Path) -> NDArray[np.uint8] | None:
@@ -78,7 +80,7 @@ def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = 
         logits.append(engine.logits(np.stack(batch)))
     if not logits:
         raise DataError(f"{manifest.root}: none of its pictures can be read any more.")
-    return manifest.where(usable), np.concatenate(logits)
+    return manifest.where(usable), np.concatenate(logits), np.array(usable, dtype=bool)
 
 
 def scores_of(
@@ -185,26 +187,39 @@ def run_evaluate(
     Of the manifest that the bundle was trained from, only the test pictures are judged.
 
     Raises:
-        DataError: nothing there is labelled, or all of it was trained on.
+        DataError: nothing there is labelled, or all of it was trained on; or it is the set that the bundle was trained
+            from, and does not say which of its pictures test.
+        RunError: `out` holds a training run.
     """
+    if (out / "training.json").exists():
+        raise RunError(f"{out} holds a training run, whose report this one would replace. Name another folder.")
     bundle = Bundle.load(bundle_folder)
     manifest, refused = labelled_manifest(data, table=table, columns=columns, workers=workers)
     notes = []
+    clean = np.array(manifest.column("resolution"), dtype=object) != "drop"
     if manifest.fingerprint() == bundle.data.get("fingerprint"):
-        manifest = manifest.where([part == "test" for part in manifest.column("split")])
+        tests = np.array([part == "test" for part in manifest.column("split")], dtype=bool)
+        clean = clean_test(manifest)[tests]
+        manifest = manifest.where(tests)
         notes = [f"{bundle.name} was trained on this very set: only its {len(manifest)} test pictures are judged here."]
         if not len(manifest):
             raise DataError(f"{data}: {bundle.name} was trained on this very set, and it has no test pictures.")
-    labelled = manifest.where([word is not None for word in manifest.column("diagnosis")])
+    elif manifest.content() == bundle.data.get("content"):
+        raise DataError(
+            f"{data}: {bundle.name} was trained on pictures of this very set. Judge the manifest.parquet of its run "
+            "folder instead: it says which of them are left to test on."
+        )
+    has_label = np.array([word is not None for word in manifest.column("diagnosis")], dtype=bool)
+    labelled, clean = manifest.where(has_label), clean[has_label]
     if not len(labelled):
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
-    labelled, logits = score_labelled(Engine(bundle), labelled, workers=workers)
+    labelled, logits, read = score_labelled(Engine(bundle), labelled, workers=workers)
+    kept = clean[read]
     probabilities = bundle.temperature.apply(logits)
     views = {"as given": scores_of(labelled, as_given(labelled), bundle.classes, probabilities)}
-    kept = np.array(labelled.column("resolution"), dtype=object) != "drop"
     if kept.any() and not kept.all():
-        clean = labelled.where(kept)
-        views["without doubtful pictures"] = scores_of(clean, as_resolved(clean), bundle.classes, probabilities[kept])
+        rest = labelled.where(kept)
+        views["without doubtful pictures"] = scores_of(rest, as_resolved(rest), bundle.classes, probabilities[kept])
     evaluations = judged(views, bundle, resamples=resamples, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(out / "predictions.csv", labelled, bundle, logits)

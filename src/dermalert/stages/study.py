@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalert.bundle.format import Bundle
-from dermalert.errors import DataError, RefusedFile, RunError
+from dermalert.errors import DataError, MissingExtra, RefusedFile, RunError
 from dermalert.intake.decode import load
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.pool import concatenated, pool
@@ -141,11 +141,20 @@ def run_study(
     manifest, refused = _prepared(plan, out, asked, table, columns, workers)
     notes: list[str] = []
     arms = [_arm(name, recipes, plan, out, resamples, notes) for name, recipes in plan.arms().items()]
-    recipe, cache = plan.arms()[BASELINE][0], out / "decoded"
-    leak = leak_shown(manifest, recipe, out / "leak", cache=cache, resamples=resamples) if show_leak else None
+    leak = _leak(plan, manifest, out, resamples, notes) if show_leak else None
     study = _study(manifest, refused, arms, leak, notes, resamples)
     write_study(out, study, samples=_samples(manifest, plan), command=command, made=made)
     return study
+
+
+def _leak(plan: Plan, manifest: Manifest, out: Path, resamples: int, notes: list[str]) -> Leak | None:
+    """The leak; where it cannot be shown, `notes` is told why, and the arms are not lost for it."""
+    recipe = plan.arms()[BASELINE][0]
+    try:
+        return leak_shown(manifest, recipe, out / "leak", cache=out / "decoded", resamples=resamples)
+    except (DataError, MissingExtra) as error:
+        notes.append(f"The leak could not be shown: {error}")
+        return None
 
 
 def _claimed(plan: Plan, out: Path, resume: bool) -> str:
@@ -274,9 +283,12 @@ def _borrow(recipe: Recipe, folder: Path, out: Path) -> None:
             continue
         other = Recipe.from_json(file.read_text(encoding="utf-8"))
         if training_part(other) == training_part(recipe):
-            folder.mkdir(parents=True)
+            aside = folder.with_suffix(".partial")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
             for kept in ("training.json", "history.json", "checkpoint.npz", *(p.name for p in done.glob("best-*.npz"))):
-                shutil.copy(done / kept, folder / kept)
+                shutil.copy(done / kept, aside / kept)
+            aside.replace(folder)
 
 
 def read_run(folder: Path, recipe: Recipe, *, resamples: int) -> ArmRun:
@@ -365,4 +377,11 @@ def _one_a_class(manifest: Manifest, size: tuple[int, int]) -> NDArray[np.uint8]
         if part == "train":
             first.setdefault(word, path)
     chosen = [first[word] for word in sorted(first, key=lambda word: (word != MELANOMA, word))][:SHOWN]
-    return np.stack([load(path, size=size).pixels for path in chosen])
+    return np.stack([pixels for path in chosen if (pixels := _pixels(path, size)) is not None])
+
+
+def _pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    try:
+        return load(path, size=size).pixels
+    except RefusedFile:  # gone since it trained; the page does without
+        return None

@@ -239,6 +239,7 @@ def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
         data={
             "source": manifest.column("source")[0],
             "fingerprint": manifest.fingerprint(),
+            "content": manifest.content(),
             **{f"{part}_pictures": parts[part] for part in ("train", "validation", "test")},
         },
         versions={"python": platform.python_version(), **_versions()},
@@ -307,13 +308,13 @@ def curves_of(history: History) -> Curves:
 
 
 def cost_of(fitted: Fitted) -> Cost:
-    """What a training took; memory is that of this process so far."""
+    """What a training took; memory is that of this process so far, and unknown where another one trained."""
     history = fitted.history
     return Cost(
         seconds=sum(history.column("seconds")),
         images_per_second=float(np.median(history.column("images_per_second"))),
         parameters=fitted.model.count_params(),
-        peak_mib=_peak_mib(),
+        peak_mib=_peak_mib() if fitted.trained else math.nan,
         epochs=len(history),
         best_epoch=history.best.number if history.best else None,
     )
