@@ -389,12 +389,11 @@ def test_a_table_on_stdout_is_utf8_whatever_the_terminal_speaks(home: Path, tmp_
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_ctrl_c_while_scoring_stops_with_one_line_and_leaves_no_half_table(home: Path, tmp_path: Path) -> None:
     code = textwrap.dedent("""
-        import os, signal, sys
+        import signal, sys
         from dermalert.score import batch
 
         def interrupted(*_):
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.pause()
+            signal.raise_signal(signal.SIGINT)  # to this thread: sent to the process, a decoding thread may take it
 
         batch._score_batch = interrupted
         from dermalert.cli import main
