@@ -135,6 +135,7 @@ def test_the_bundle_says_what_it_learnt_from(faulty: Run) -> None:
     assert bundle.data == {
         "source": "set",
         "fingerprint": manifest.fingerprint(),
+        "content": manifest.content(),
         **{f"{part}_pictures": parts[part] for part in ("train", "validation", "test")},
     }
     assert {"dermalert", "keras", "numpy", "onnx", "python"} <= set(bundle.versions)
