@@ -6,6 +6,7 @@ Goes out: one self-contained HTML file. It computes no figure: every number stan
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,6 +89,7 @@ def write_report(
     mistakes: Mistakes | None = None,
     mistakes_on: str = "",
     pixels_of: PixelsOf | None = None,
+    sections: Sequence[page.Section] = (),
     notes: Sequence[str] = (),
 ) -> None:
     """Writes the report to `file`.
@@ -99,6 +101,7 @@ def write_report(
         headline: the set whose figures stand at the top; the last of `evaluations` where not given.
         mistakes: from `mistakes.worst`, on the set called `mistakes_on`.
         pixels_of: uint8 (H, W, 3) of an image id; asked only for the pictures shown. Without it none is shown.
+        sections: what other rooms tell, after the calibration.
         notes: sentences for the last section: what else the reader should know.
 
     Raises:
@@ -138,6 +141,7 @@ def write_report(
         missed=_gallery(mistakes.missed if mistakes else (), pixels_of),
         confident=_gallery(mistakes.confident if mistakes else (), pixels_of),
         samples=_samples(data, pixels_of),
+        sections=[(_anchor(title), title, html) for title, html in sections],
         notes=notes,
     )
     page.write(file, html)
@@ -217,6 +221,10 @@ def _training_charts(history: History | None, diagnosis: Diagnosis | None) -> li
         _Chart(accuracy, "Accuracy.", "Higher is better.", legend),
         _Chart(loss, "Loss.", "Lower is better; the weights of the best epoch are kept.", legend),
     ]
+
+
+def _anchor(title: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", title.lower()))
 
 
 def _splits(data: DataSummary | None) -> list[str]:

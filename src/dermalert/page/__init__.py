@@ -16,17 +16,19 @@ from dermalert.page.figures import (
     reliability,
     roc,
 )
-from dermalert.page.page import render, write
+from dermalert.page.page import Section, fragment, render, write
 from dermalert.page.thumbnails import Picture, picture, thumbnail
 
 __all__ = [
     "Frame",
     "Legend",
     "Picture",
+    "Section",
     "Whisker",
     "class_distribution",
     "curves",
     "forest",
+    "fragment",
     "histograms",
     "panel",
     "picture",

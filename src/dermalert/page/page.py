@@ -11,7 +11,7 @@ import math
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -36,6 +36,23 @@ def render(template: str, *, title: str, command: str, made: datetime, **values:
     """
     page = _environment().get_template(template)
     return page.render(title=title, command=command, made=made, version=dermalert.__version__, **values)
+
+
+class Section(NamedTuple):
+    """A part of a page that another room wrote.
+
+    Attributes:
+        title: its heading; the page makes its anchor of it.
+        html: its content, from `fragment`; begins with one plain sentence, `<p class="plain">`.
+    """
+
+    title: str
+    html: Markup
+
+
+def fragment(template: str, **values: Any) -> Markup:
+    """A part of a page: what `template` makes of `values`, which are escaped as in `render`."""
+    return Markup(_environment().get_template(template).render(**values))  # noqa: S704 (escaped by the template)
 
 
 def write(file: Path, html: str) -> None:
