@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
     from dermalert.bundle.export import export_onnx
     from dermalert.bundle.format import Bundle
     from dermalert.drawn import draw_many
-    from dermalert.judge.calibration import Temperature
+    from dermalert.judge.calibration import Calibration
     from dermalert.learn import networks
     from dermalert.learn.recipes import recipe_named
     from dermalert.taxonomy import NAMES
@@ -57,8 +57,8 @@ def prepare(folder: Path) -> None:
         name="untrained",
         classes=NAMES,
         size=recipe.size,
-        temperature=Temperature(1.0),
-        operating_point=None,
+        calibration=Calibration.none(len(NAMES)),
+        prevalence=dict.fromkeys(NAMES, 1 / len(NAMES)),
         data={},
         versions={},
         model=export_onnx(model, size=recipe.size),

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dermalert.bundle.format import Bundle
-from dermalert.judge.calibration import Temperature
+from dermalert.judge.calibration import Calibration
+from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.intervals import Interval
 from dermalert.judge.operating import OperatingPoint
 
@@ -65,8 +66,12 @@ def bundle(*, threshold: float | None = 0.5, classes: tuple[str, ...] = CLASSES,
         "name": "mean colour",
         "classes": classes,
         "size": SIZE,
-        "temperature": Temperature(1.5),
-        "operating_point": None if threshold is None else point(threshold),
+        "calibration": Calibration(1.5, (0.0,) * len(classes)),
+        "prevalence": dict.fromkeys(classes, 1 / len(classes)),
+        "operating_points": () if threshold is None else (point(threshold),),
+        "conformal": ConformalSets(0.9, {name: (name,) for name in classes}, dict.fromkeys(classes, 0.2)),
+        "licence": "CC0-1.0",
+        "attribution": ("Drawn by nobody.",),
         "data": {"source": "drawn", "fingerprint": "0" * 64, "train_pictures": 12},
         "versions": {"dermalert": "0", "python": "3"},
         "model": graph(),

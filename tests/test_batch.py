@@ -99,7 +99,7 @@ def test_an_alert_is_raised_at_the_threshold_itself_and_not_a_hair_below(
         (np.nextafter(one.melanoma, 1), "none"),
         (np.nextafter(one.melanoma, 0), "refer"),
     ):
-        (again,) = score([picture], bundle(operating_point=point(float(threshold))))
+        (again,) = score([picture], bundle(operating_points=(point(float(threshold)),)))
         assert again.alert == alert, threshold
 
 

@@ -18,14 +18,19 @@ import pytest
 
 from dermalert.bundle import format as bundle_format
 from dermalert.bundle.card import model_card
-from dermalert.bundle.format import CARD, FACTS, MODEL, Bundle
+from dermalert.bundle.format import CARD, FACTS, GATE, MODEL, Bundle
 from dermalert.errors import BundleError
-from dermalert.judge.calibration import Temperature
+from dermalert.judge.calibration import Calibration
 from dermalert.judge.evaluation import evaluate
 from dermalert.judge.scores import Scores
 from graphs import bundle, graph, point
 
-NEWER = bundle(threshold=0.25, temperature=Temperature(3.0), model=graph(np.zeros((3, 3), np.float32)), card="newer\n")
+NEWER = bundle(
+    threshold=0.25,
+    calibration=Calibration(3.0, (0.0, 0.1, -0.1)),
+    model=graph(np.zeros((3, 3), np.float32)),
+    card="newer\n",
+)
 
 
 @pytest.fixture
@@ -185,6 +190,7 @@ def test_a_folder_that_is_no_bundle_says_what_one_is(tmp_path: Path) -> None:
     [
         {MODEL: "x"},
         {MODEL: "x", CARD: "x", "extra.py": "x"},
+        {MODEL: "x", GATE: "x"},
         {"../" + MODEL: "x", CARD: "x"},
         {"/etc/passwd": "x", CARD: "x"},
         {MODEL + "\0": "x", CARD: "x"},
@@ -214,10 +220,10 @@ def test_a_hash_that_is_not_the_files_is_refused(saved: Path, digest: object) ->
         Bundle.load(saved)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1e999], ids=repr)
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2], 1e999], ids=repr)
 def test_another_format_is_named_with_the_one_that_is_read(saved: Path, version: object) -> None:
     edit(saved, lambda facts: facts.update(format=version))
-    with pytest.raises(BundleError, match=r"bundle format .*; this Dermalert reads 1|not readable as JSON"):
+    with pytest.raises(BundleError, match=r"bundle format .*; this Dermalert reads 2|not readable as JSON"):
         Bundle.load(saved)
 
 
@@ -234,7 +240,7 @@ def test_another_format_is_named_with_the_one_that_is_read(saved: Path, version:
         b"\x80\x04}q\0.",
         b"\0" * 100,
         b"[" * 100_000,
-        b'{"format": 1, "temperature": NaN}',
+        b'{"format": 2, "temperature": NaN}',
     ],
     ids=["empty", "cut", "list", "null", "number", "text", "UTF-16", "pickle", "zeros", "deep", "NaN"],
 )
@@ -252,8 +258,8 @@ def test_facts_cut_off_anywhere_are_never_a_bundle(saved: Path) -> None:
             Bundle.load(saved)
 
 
-def remove(*keys: str) -> Callable[[dict[str, Any]], object]:
-    def change(facts: dict[str, Any]) -> None:
+def remove(*keys: str | int) -> Callable[[dict[str, Any]], object]:
+    def change(facts: Any) -> None:
         for key in keys[:-1]:
             facts = facts[key]
         del facts[keys[-1]]
@@ -261,8 +267,8 @@ def remove(*keys: str) -> Callable[[dict[str, Any]], object]:
     return change
 
 
-def put(value: object, *keys: str) -> Callable[[dict[str, Any]], object]:
-    def change(facts: dict[str, Any]) -> None:
+def put(value: object, *keys: str | int) -> Callable[[dict[str, Any]], object]:
+    def change(facts: Any) -> None:
         for key in keys[:-1]:
             facts = facts[key]
         facts[keys[-1]] = value
@@ -272,14 +278,38 @@ def put(value: object, *keys: str) -> Callable[[dict[str, Any]], object]:
 
 HUGE = 10**400  # larger than any float
 BAD_FACTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    **{f"no {key}": remove(key) for key in ("name", "classes", "preprocessing", "temperature", "operating_point")},
+    **{f"no {key}": remove(key) for key in ("name", "classes", "preprocessing", "calibration", "prevalence")},
+    **{f"no {key}": remove(key) for key in ("operating_points", "conformal", "licence", "attribution")},
     **{f"no {key}": remove(key) for key in ("data", "versions")},
-    "temperature of 0": put(0, "temperature"),
-    "negative temperature": put(-1.5, "temperature"),
-    "infinite temperature": put(HUGE, "temperature"),
-    "temperature in words": put("warm", "temperature"),
-    "temperature true": put(True, "temperature"),
-    "no temperature at all": put(None, "temperature"),
+    "temperature of 0": put(0, "calibration", "temperature"),
+    "negative temperature": put(-1.5, "calibration", "temperature"),
+    "infinite temperature": put(HUGE, "calibration", "temperature"),
+    "temperature in words": put("warm", "calibration", "temperature"),
+    "temperature true": put(True, "calibration", "temperature"),
+    "no temperature at all": put(None, "calibration", "temperature"),
+    "calibration a number": put(1.5, "calibration"),
+    "no bias": remove("calibration", "bias"),
+    "a bias too few": put([0.0, 0.0], "calibration", "bias"),
+    "an infinite bias": put([0.0, 0.0, HUGE], "calibration", "bias"),
+    "a bias in words": put([0.0, 0.0, "warm"], "calibration", "bias"),
+    "a prevalence that is missing": remove("prevalence", "nevus"),
+    "a prevalence of nobody": put(0.0, "prevalence", "rash"),
+    "a negative prevalence": put(-1, "prevalence", "nevus"),
+    "prevalences that make no whole": put(0.9, "prevalence", "nevus"),
+    "a prevalence in words": put("rare", "prevalence", "nevus"),
+    "licence a list": put(["CC0"], "licence"),
+    "attribution a text": put("me", "attribution"),
+    "attribution of numbers": put([1], "attribution"),
+    "conformal a number": put(0.9, "conformal"),
+    "no coverage": remove("conformal", "coverage"),
+    "a coverage of 1": put(1, "conformal", "coverage"),
+    "a coverage in words": put("high", "conformal", "coverage"),
+    "a category without a threshold": remove("conformal", "thresholds", "nevus"),
+    "a category never in a set": put(1.5, "conformal", "thresholds", "nevus"),
+    "a class in no category": remove("conformal", "categories", "nevus"),
+    "a class in two categories": put(["melanoma", "nevus"], "conformal", "categories", "nevus"),
+    "a category of an unknown class": put(["rash"], "conformal", "categories", "nevus"),
+    "categories a list": put(["nevus"], "conformal", "categories"),
     "classes a text": put("melanoma", "classes"),
     "classes none": put([], "classes"),
     "one class": put(["melanoma"], "classes"),
@@ -298,14 +328,16 @@ BAD_FACTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "an infinite width": put(HUGE, "preprocessing", "width"),
     "another fit": put("crop", "preprocessing", "fit"),
     "another range": put([-1, 1], "preprocessing", "range"),
-    "a threshold that never alerts": put(1.5, "operating_point", "threshold"),
-    "an infinite threshold": put(HUGE, "operating_point", "threshold"),
-    "a negative threshold": put(-0.1, "operating_point", "threshold"),
-    "a threshold in words": put("high", "operating_point", "threshold"),
-    "no threshold": remove("operating_point", "threshold"),
-    "no interval": remove("operating_point", "sensitivity"),
-    "an operating point that is a number": put(0.5, "operating_point"),
-    "a target of 3": put(3, "operating_point", "target"),
+    "a threshold that never alerts": put(1.5, "operating_points", 0, "threshold"),
+    "an infinite threshold": put(HUGE, "operating_points", 0, "threshold"),
+    "a negative threshold": put(-0.1, "operating_points", 0, "threshold"),
+    "a threshold in words": put("high", "operating_points", 0, "threshold"),
+    "no threshold": remove("operating_points", 0, "threshold"),
+    "no interval": remove("operating_points", 0, "sensitivity"),
+    "an operating point that is a number": put([0.5], "operating_points"),
+    "operating points that are one": put({"name": "screening"}, "operating_points"),
+    "an operating point twice": lambda facts: facts["operating_points"].append(facts["operating_points"][0]),
+    "a target of 3": put(3, "operating_points", 0, "target"),
     "data a number": put(3, "data"),
     "data a list": put([["source", "x"]], "data"),
     "versions a text": put("1.0", "versions"),
@@ -333,7 +365,7 @@ def test_a_nan_is_refused_since_no_probability_would_ever_reach_it(saved: Path, 
 
 def test_a_bundle_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     for broken in (
-        bundle(temperature=Temperature(float("nan"))),
+        bundle(calibration=Calibration(float("nan"), (0.0, 0.0, 0.0))),
         bundle(threshold=float("nan")),
         bundle(classes=("melanoma", "rash", "nevus")),
     ):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from dermalert.errors import BundleError
-from dermalert.judge.calibration import Temperature
+from dermalert.judge.calibration import Calibration
 from dermalert.score.engine import Engine
 from graphs import SIZE, WEIGHTS, bundle, graph
 
@@ -28,9 +28,9 @@ def test_logits_are_what_the_graph_says_of_the_pixels_as_they_are() -> None:
     assert np.allclose(found, expected, atol=1e-4)
 
 
-def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature() -> None:
-    engine, pixels = Engine(bundle(temperature=Temperature(2.0))), pictures(5)
-    odds = np.exp(engine.logits(pixels).astype(np.float64) / 2)
+def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature_and_the_biases() -> None:
+    engine, pixels = Engine(bundle(calibration=Calibration(2.0, (0.0, 0.5, -0.5)))), pictures(5)
+    odds = np.exp(engine.logits(pixels).astype(np.float64) / 2 + [0.0, 0.5, -0.5])
     found = engine.probabilities(pixels)
     assert found.dtype == np.float64
     assert np.allclose(found, odds / odds.sum(axis=1, keepdims=True), rtol=1e-9)

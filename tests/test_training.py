@@ -246,7 +246,16 @@ def test_other_labels_on_test_pictures_change_neither_model_nor_temperature_nor_
             evaluations = train(root, tmp_path / name / "run", cache=tmp_path / "decoded")
         bundle = Bundle.load(tmp_path / name / "run" / "bundle")
         assert bundle.operating_point is not None
-        chosen.append((bundle.model, bundle.temperature, bundle.operating_point, bundle.classes))
+        chosen.append(
+            (
+                bundle.model,
+                bundle.calibration,
+                bundle.prevalence,
+                bundle.operating_points,
+                bundle.conformal,
+                bundle.classes,
+            )
+        )
         losses.append(evaluations["test, raw"].figures["log_loss"].value)
         assert evaluations["test, raw"].pictures == 18
     assert chosen[0] == chosen[1]

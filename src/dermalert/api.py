@@ -284,25 +284,31 @@ def evaluate(
 
 
 def score(
-    paths: PathLike | Iterable[PathLike], bundle: Bundle | PathLike, *, workers: int | None = None
+    paths: PathLike | Iterable[PathLike], bundle: Bundle | PathLike | None = None, *, workers: int | None = None
 ) -> Iterator[Finding]:
     """One finding a picture, in order, as they come. A file that cannot be used gives one that says why.
 
     Args:
         paths: pictures, folders (walked) and manifests (`*.parquet`); or one of them.
-        bundle: a bundle, or the folder that it lies in.
+        bundle: a bundle, or the folder that it lies in; by default the one that ships.
         workers: decoding threads; by default one a core.
 
     Raises:
         BundleError: the bundle cannot be used.
         DataError: a manifest among the paths cannot be read.
     """
-    from dermalert.bundle.format import Bundle
     from dermalert.score import batch
 
-    model = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    return batch.score(batch.pictures_at(map(Path, several)), model, workers=workers)
+    return batch.score(batch.pictures_at(map(Path, several)), _bundle(bundle), workers=workers)
+
+
+def _bundle(given: Bundle | PathLike | None) -> Bundle:
+    from dermalert.bundle.format import Bundle
+
+    if given is None:
+        return Bundle.shipped()
+    return given if isinstance(given, Bundle) else Bundle.load(Path(given))
 
 
 def _path(given: PathLike | None) -> Path | None:

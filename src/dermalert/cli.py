@@ -281,11 +281,11 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
 
 @commands.command()
 @click.argument("paths", nargs=-1, required=True, type=DATA)
-@click.option("--bundle", type=DATA, required=True, help="The bundle/ folder of a training run.")
+@click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The CSV file; default: stdout.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
 @_as_json
-def score(paths: tuple[Path, ...], bundle: Path, out: Path | None, workers: int | None, as_json: bool) -> None:
+def score(paths: tuple[Path, ...], bundle: Path | None, out: Path | None, workers: int | None, as_json: bool) -> None:
     """Score pictures, folders or a manifest, and say which to refer.
 
     One row a picture; `alert` is `refer` or `none` at the bundle's operating point. A file that cannot be used
@@ -293,6 +293,7 @@ def score(paths: tuple[Path, ...], bundle: Path, out: Path | None, workers: int 
 
     \b
     Example:
+      dermalert score new-pictures/ --out alerts.csv
       dermalert score new-pictures/ --bundle runs/plain/bundle --out alerts.csv
     """
     from dermalert.stages.scoring import run_score

@@ -1,36 +1,47 @@
 """The bundle: the folder that holds a trained model and all that is needed to score with it.
 
 Comes in: a folder somebody sent. Goes out: a `Bundle`, or a `BundleError` that says what is wrong with it.
-Files: `bundle.json` (this module's fields and each other file's SHA-256), `model.onnx` (pixels to logits) and
-`card.md`. Nothing is unpickled. The hashes find damage, not forgery: who can change a file can change its hash.
+Files: `bundle.json` (this module's fields and each other file's SHA-256), `model.onnx` (pixels to logits and, where
+the network has them, features and evidence), `card.md` and, of a model with a gate, `gate.npz`. Nothing is unpickled.
+The hashes find damage, not forgery: who can change a file can change its hash.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import stat
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalert.bundle.gate import Gate
 from dermalert.errors import BundleError, DataError
-from dermalert.judge.calibration import Temperature
+from dermalert.judge.calibration import Calibration
+from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.operating import OperatingPoint
 from dermalert.taxonomy import MELANOMA, NAMES
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BYTES = 2 << 30  # of the model; Protocol Buffers, which ONNX is written in, allow no more
 MAX_TEXT = 4 << 20  # of the facts and the card
 MAX_SIDE = 4096  # pixels
-FACTS, MODEL, CARD = "bundle.json", "model.onnx", "card.md"
+SUMS_TO_ONE = 1e-6
+MAX_GATE = 64 << 20  # of the gate's arrays, unpacked
+FACTS, MODEL, CARD, GATE = "bundle.json", "model.onnx", "card.md", "gate.npz"
 _FIT, _RANGE = "squash", [0, 255]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A model ready to score.
 
@@ -38,24 +49,67 @@ class Bundle:
         name: the recipe or release it comes from.
         classes: (C,) diagnoses, in the order of the model's logits.
         size: (width, height) in pixels that pictures are resized to; RGB float32 in [0, 255] goes in.
-        temperature: divides the logits before the softmax, fitted on validation pictures.
-        operating_point: the alert threshold on the melanoma probability; None where validation held too few
-            melanomas to choose one, and then no alert can be given.
+        calibration: turns logits into probabilities, fitted on pictures that the model was not trained on.
+        prevalence: each class's share of the pictures that calibration was fitted on.
+        operating_points: alert thresholds on the melanoma probability, the default first; empty where there were too
+            few melanomas to choose one, and then no alert can be given.
+        conformal: the sets of diagnoses that a picture leaves open; None where none were fitted.
+        gate: what is no picture to be judged; None where every picture is scored.
+        licence: of the weights, as "CC BY-NC 4.0"; empty where whoever trained it states none.
+        attribution: lines that the licence asks to be told with the weights.
         data: the training data's fingerprint and counts.
         versions: of Dermalert and the libraries that trained and exported.
-        model: the ONNX graph's bytes, float32 (N, height, width, 3) to logits (N, C).
+        model: the ONNX graph's bytes, float32 (N, height, width, 3) to logits (N, C) and what else `Engine` tells of.
         card: the model card, Markdown.
     """
 
     name: str
     classes: tuple[str, ...]
     size: tuple[int, int]
-    temperature: Temperature
-    operating_point: OperatingPoint | None
+    calibration: Calibration
+    prevalence: Mapping[str, float]
+    operating_points: tuple[OperatingPoint, ...] = ()
+    conformal: ConformalSets | None = None
+    gate: Gate | None = None
+    licence: str = ""
+    attribution: tuple[str, ...] = ()
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     model: bytes
     card: str
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """The default one; None where there is none."""
+        return next(iter(self.operating_points), None)
+
+    def point(self, name: str) -> OperatingPoint:
+        """The operating point of that name.
+
+        Raises:
+            BundleError: there is none; the message lists those there are.
+        """
+        for point in self.operating_points:
+            if point.name == name:
+                return point
+        known = ", ".join(point.name for point in self.operating_points) or "none"
+        raise BundleError(f"bundle {self.name!r} has no operating point {name!r}. It has: {known}.")
+
+    @classmethod
+    def shipped(cls) -> Bundle:
+        """The bundle that comes with this package.
+
+        Raises:
+            BundleError: there is none.
+        """
+        with as_file(files("dermalert.bundle") / "releases") as releases:
+            found = sorted(releases.glob(f"*/{FACTS}"))
+            if len(found) != 1:
+                raise BundleError(
+                    f"{len(found)} models ship with this installation of Dermalert, not one. Name the bundle/ folder "
+                    "of a training run, or install Dermalert anew."
+                )
+            return cls.load(found[0].parent)
 
     def save(self, folder: Path) -> None:
         """Writes the bundle; an older one of the same name is replaced once the new one is on the disk whole.
@@ -66,13 +120,19 @@ class Bundle:
             BundleError: a field has a value that `load` would refuse.
         """
         content = {MODEL: self.model, CARD: self.card.encode()}
+        if self.gate:
+            content[GATE] = _packed(self.gate.to_arrays())
         facts = {
             "format": FORMAT_VERSION,
             "name": self.name,
+            "licence": self.licence,
+            "attribution": list(self.attribution),
             "classes": list(self.classes),
             "preprocessing": {"width": self.size[0], "height": self.size[1], "fit": _FIT, "range": _RANGE},
-            "temperature": self.temperature.value,
-            "operating_point": self.operating_point.to_json() if self.operating_point else None,
+            "calibration": {"temperature": self.calibration.temperature, "bias": list(self.calibration.bias)},
+            "prevalence": dict(self.prevalence),
+            "operating_points": [point.to_json() for point in self.operating_points],
+            "conformal": self.conformal.to_json() if self.conformal else None,
             "data": dict(self.data),
             "versions": dict(self.versions),
             "files": {name: hashlib.sha256(part).hexdigest() for name, part in content.items()},
@@ -89,12 +149,15 @@ class Bundle:
             BundleError: a file is missing, altered, too large or of a newer format, or a field makes no sense.
         """
         facts = _facts(folder / FACTS)
-        files = facts.get("files")
-        if not isinstance(files, dict) or set(files) != {MODEL, CARD}:
-            raise BundleError(f"{folder / FACTS}: must list exactly {MODEL} and {CARD}. Export the bundle again.")
+        digests = facts.get("files")
+        if not isinstance(digests, dict) or set(digests) - {GATE} != {MODEL, CARD}:
+            raise BundleError(
+                f"{folder / FACTS}: must list exactly {MODEL} and {CARD}, and {GATE} if it has a gate. Export it again."
+            )
         fields = _fields(facts, folder / FACTS)
-        card = _checked(folder / CARD, files[CARD], MAX_TEXT).decode(errors="replace")
-        return cls(**fields, model=_checked(folder / MODEL, files[MODEL], MAX_BYTES), card=card)
+        card = _checked(folder / CARD, digests[CARD], MAX_TEXT).decode(errors="replace")
+        gate = _gate(folder / GATE, digests[GATE]) if GATE in digests else None
+        return cls(**fields, gate=gate, model=_checked(folder / MODEL, digests[MODEL], MAX_BYTES), card=card)
 
 
 def _write(folder: Path, content: Mapping[str, bytes]) -> None:
@@ -122,7 +185,8 @@ def _facts(file: Path) -> dict[str, Any]:
         raise BundleError(f"{file}: not readable as JSON. Copy the bundle again.") from None
     found = facts.get("format") if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or found != FORMAT_VERSION:
-        raise BundleError(f"{file}: bundle format {found}; this Dermalert reads {FORMAT_VERSION}. Update Dermalert.")
+        mend = "Train again, or export the bundle again." if found == 1 else "Update Dermalert."
+        raise BundleError(f"{file}: bundle format {found}; this Dermalert reads {FORMAT_VERSION}. {mend}")
     return facts
 
 
@@ -138,8 +202,14 @@ def _fields(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
             "name": _of_kind(facts["name"], str, "name"),
             "classes": classes,
             "size": _size(facts["preprocessing"]),
-            "temperature": Temperature(_number(facts["temperature"], lambda t: 0 < t < math.inf, "temperature")),
-            "operating_point": _operating_point(facts["operating_point"], classes),
+            "licence": _of_kind(facts["licence"], str, "licence"),
+            "attribution": tuple(
+                _of_kind(line, str, "attribution") for line in _of_kind(facts["attribution"], list, "attribution")
+            ),
+            "calibration": _calibration(facts["calibration"], classes),
+            "prevalence": _prevalence(facts["prevalence"], classes),
+            "operating_points": _operating_points(facts["operating_points"], classes),
+            "conformal": _conformal(facts["conformal"], classes),
             "data": _of_kind(facts["data"], dict, "data"),
             "versions": {
                 library: _of_kind(version, str, f"version of {library}")
@@ -180,15 +250,67 @@ def _size(shape: Any) -> tuple[int, int]:
     return shape["width"], shape["height"]
 
 
-def _operating_point(plain: Any, classes: tuple[str, ...]) -> OperatingPoint | None:
-    if plain is None:
-        return None
+def _calibration(plain: Any, classes: tuple[str, ...]) -> Calibration:
+    temperature = _number(plain["temperature"], lambda t: 0 < t < math.inf, "temperature")
+    bias = tuple(_number(each, math.isfinite, "bias") for each in _of_kind(plain["bias"], list, "bias"))
+    if len(bias) != len(classes):
+        raise ValueError(f"{len(bias)} biases for {len(classes)} classes")
+    return Calibration(temperature, bias)
+
+
+def _prevalence(plain: Any, classes: tuple[str, ...]) -> dict[str, float]:
+    shares = _of_kind(plain, dict, "prevalence")
+    if set(shares) != set(classes):
+        raise ValueError("prevalence is not of the classes")
+    found = {name: _number(shares[name], lambda share: 0 <= share <= 1, f"prevalence of {name}") for name in classes}
+    _number(sum(found.values()), lambda whole: abs(whole - 1) < SUMS_TO_ONE, "the sum of the prevalences")
+    return found
+
+
+def _operating_points(plain: Any, classes: tuple[str, ...]) -> tuple[OperatingPoint, ...]:
+    points = tuple(map(_operating_point, _of_kind(plain, list, "operating_points")))
+    if points and MELANOMA not in classes:
+        raise ValueError(f"a threshold on {MELANOMA}, which is none of the classes")
+    if len({point.name for point in points}) < len(points):
+        raise ValueError("two operating points of one name")
+    return points
+
+
+def _operating_point(plain: Any) -> OperatingPoint:
     point = OperatingPoint.from_json(plain)
     _number(plain["threshold"], lambda t: 0 <= t < 1, "threshold")
-    _number(plain["target"], lambda t: 0 < t < 1, "target sensitivity")
-    if MELANOMA not in classes:
-        raise ValueError(f"a threshold on {MELANOMA}, which is none of the classes")
+    if plain["target"] is not None:
+        _number(plain["target"], lambda t: 0 < t < 1, "target sensitivity")
     return point
+
+
+def _conformal(plain: Any, classes: tuple[str, ...]) -> ConformalSets | None:
+    if plain is None:
+        return None
+    sets = ConformalSets.from_json(plain)
+    if sorted(name for members in sets.categories.values() for name in members) != sorted(classes):
+        raise ValueError("the conformal categories are not made of the classes")
+    return sets
+
+
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """The arrays as an .npz, the same bytes for the same arrays."""
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def _gate(file: Path, digest: object) -> Gate:
+    content = _checked(file, digest, MAX_GATE)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            unpacked = sum(each.file_size for each in packed.infolist())
+        if unpacked > MAX_GATE:  # the archive says so before anything is unpacked
+            raise ValueError(f"{unpacked} bytes unpacked")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Gate.from_arrays(dict(arrays))
+    except (DataError, KeyError, TypeError, ValueError, EOFError, OverflowError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{file}: is no gate ({error}). Copy the bundle again.") from None
 
 
 def _checked(file: Path, digest: object, limit: int) -> bytes:

@@ -36,7 +36,7 @@ class OperatingPoint:
             intervals at this fixed threshold. Being chosen there, they are a little better than on new
             pictures.
         positives, negatives: validation pictures that it was chosen on.
-        target: the sensitivity asked for.
+        target: the sensitivity asked for; None where another rule chose the threshold.
     """
 
     name: str
@@ -45,7 +45,7 @@ class OperatingPoint:
     specificity: Interval
     positives: int
     negatives: int
-    target: float
+    target: float | None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict of the attributes, intervals as `Interval.to_json` has them."""
@@ -74,7 +74,7 @@ class OperatingPoint:
                 specificity=Interval.from_json(plain["specificity"]),
                 positives=int(plain["positives"]),
                 negatives=int(plain["negatives"]),
-                target=float(plain["target"]),
+                target=None if plain["target"] is None else float(plain["target"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"Not an operating point: {type(error).__name__} {error}.") from None

@@ -108,7 +108,7 @@ def warnings(head: Evaluation) -> list[str]:
             f"The interval of the melanoma AUC begins at {decimal(auc.low)}: on these pictures the model cannot be "
             "told from guessing."
         )
-    if at and at.sensitivity.value < at.chosen.target:
+    if at and at.chosen.target is not None and at.sensitivity.value < at.chosen.target:
         asked, got = percent(at.chosen.target), percent(at.sensitivity.value)
         surely = ", and even the upper end of the interval is lower" if at.sensitivity.high < at.chosen.target else ""
         found.append(

@@ -63,8 +63,8 @@ class Engine:
         return np.asarray(logits, dtype=np.float32)
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """float64 (N, C), calibrated by the bundle's temperature; rows sum to 1."""
-        return self.bundle.temperature.apply(self.logits(pixels))
+        """float64 (N, C), calibrated; rows sum to 1."""
+        return self.bundle.calibration.apply(self.logits(pixels))
 
 
 def _type_and_shape(node: Any) -> tuple[str | int, ...]:

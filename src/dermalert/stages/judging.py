@@ -135,7 +135,7 @@ def views_of(
 
 def write_predictions(file: Path, manifest: Manifest, bundle: Bundle, logits: NDArray[Any]) -> None:
     """One row a picture: what was said of it, where it stood, and its calibrated probabilities."""
-    probabilities = bundle.temperature.apply(logits)
+    probabilities = bundle.calibration.apply(logits)
     columns = ("image_id", "given_label", "diagnosis", "split", "group", "resolution")
     kept = [manifest.column(name) for name in columns]
     with file.open("w", newline="", encoding="utf-8") as stream:
@@ -215,7 +215,7 @@ def run_evaluate(
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
     labelled, logits, read = score_labelled(Engine(bundle), labelled, workers=workers)
     kept = clean[read]
-    probabilities = bundle.temperature.apply(logits)
+    probabilities = bundle.calibration.apply(logits)
     views = {"as given": scores_of(labelled, as_given(labelled), bundle.classes, probabilities)}
     if kept.any() and not kept.all():
         rest = labelled.where(kept)

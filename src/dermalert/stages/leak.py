@@ -27,7 +27,7 @@ from dermalert.learn.recipes import Recipe
 from dermalert.learn.train import TrainingData, fit
 from dermalert.score.engine import Engine
 from dermalert.stages import judging
-from dermalert.stages.training import Prepared, content_key, fitted_temperature, logits_of, prepare, uncalibrated
+from dermalert.stages.training import Prepared, content_key, fitted_calibration, logits_of, prepare, uncalibrated
 from dermalert.taxonomy import NAMES, Label
 
 COPIES = 500  # that the notebooks add to each class
@@ -126,12 +126,12 @@ def _side(way: _Way, recipe: Recipe, run: Path, resamples: int) -> LeakSide:
     engine, rows = Engine(bundle), way.data.validation
     logits = logits_of(engine, way.data.pixels, rows)
     truth = np.eye(len(classes), dtype=bool)[way.data.targets[rows]]
-    bundle = replace(bundle, temperature=fitted_temperature(logits, truth)[0])
+    bundle = replace(bundle, calibration=fitted_calibration(logits, truth)[0])
     ids = tuple(map(str, rows.tolist()))
-    views = {VALIDATION: Scores(ids, classes, bundle.temperature.apply(logits), truth, way.groups[rows])}
+    views = {VALIDATION: Scores(ids, classes, bundle.calibration.apply(logits), truth, way.groups[rows])}
     tested = way.prepared.rows("test")
     if len(tested):
-        probabilities = bundle.temperature.apply(logits_of(engine, way.prepared.pixels, tested))
+        probabilities = bundle.calibration.apply(logits_of(engine, way.prepared.pixels, tested))
         views |= judging.views_of(way.prepared.manifest, tested, classes, probabilities)
     evaluations: dict[str, Evaluation] = judging.judged(views, bundle, resamples=resamples, seed=0)
     return LeakSide(len(way.data.train), len(rows), way.siblings(), evaluations)

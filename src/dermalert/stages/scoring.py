@@ -18,9 +18,17 @@ from dermalert.score.batch import Finding, pictures_at, score, write_csv, write_
 
 
 def run_score(
-    paths: Sequence[Path], bundle_folder: Path, out: Path | None, *, as_json: bool = False, workers: int | None = None
+    paths: Sequence[Path],
+    bundle_folder: Path | None,
+    out: Path | None,
+    *,
+    as_json: bool = False,
+    workers: int | None = None,
 ) -> dict[str, int]:
     """Scores what lies at `paths` and writes the CSV (or a JSON object a line) to `out`, or to stdout.
+
+    Args:
+        bundle_folder: None for the bundle that comes with the package.
 
     Returns:
         how many pictures were scored, were errors, and raised the alert.
@@ -34,7 +42,7 @@ def run_score(
         raise DataError(f"{printable(str(missing[0]))}: there is no such file or folder.")
     if out is not None and out.suffix.lower() in EXTENSIONS:
         raise DataError(f"{printable(str(out))}: is named like a picture, and no picture is ever replaced. Name a CSV.")
-    bundle = Bundle.load(bundle_folder)
+    bundle = Bundle.load(bundle_folder) if bundle_folder else Bundle.shipped()
     with _writer(out) as stream:
         findings = tqdm(score(pictures_at(paths), bundle, workers=workers), desc="score", unit="picture")
         write = write_json if as_json else write_csv

@@ -33,7 +33,8 @@ from dermalert.intake.manifest import Manifest
 from dermalert.intake.showing import pixels_by_id
 from dermalert.intake.sources import label_or_none
 from dermalert.intake.split import split
-from dermalert.judge.calibration import Temperature, TemperatureAtBound
+from dermalert.judge.calibration import Calibration, TemperatureAtBound, class_shares
+from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.evaluation import Evaluation
 from dermalert.judge.mistakes import worst
 from dermalert.judge.operating import OperatingPoint, at_sensitivity
@@ -189,16 +190,22 @@ def filled_up(data: TrainingData, recipe: Recipe, cache: Path, *, key: str) -> T
 def _judge(
     prepared: Prepared, fitted: Fitted, run: Path, *, resamples: int, command: str, made: datetime
 ) -> dict[str, Evaluation]:
-    """Everything after the last epoch: graph, temperature, threshold, figures, bundle, report."""
+    """Everything after the last epoch: graph, calibration, thresholds, figures, bundle, report."""
     seed = fitted.recipe.seed
     bundle = uncalibrated(prepared, fitted)
     rows = prepared.rows("validation", "test")
     logits = logits_of(Engine(bundle), prepared.pixels, rows)
-    temperature, warned = _temperature(prepared, rows, logits)
-    bundle = replace(bundle, temperature=temperature)
-    views = judging.views_of(prepared.manifest, rows, bundle.classes, bundle.temperature.apply(logits))
-    point, notes = _operating_point(views[VALIDATION], seed)
-    bundle = replace(bundle, operating_point=point)
+    calibration, warned = _calibration(prepared, rows, logits)
+    views = judging.views_of(prepared.manifest, rows, bundle.classes, calibration.apply(logits))
+    validation = views[VALIDATION]
+    point, notes = _operating_point(validation, seed)
+    bundle = replace(
+        bundle,
+        calibration=calibration,
+        prevalence=shares_of(validation),
+        operating_points=(point,) if point else (),
+        conformal=ConformalSets.fit(validation),
+    )
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=seed)
     bundle = replace(bundle, card=_card(bundle, evaluations))
     bundle.save(run / "bundle")
@@ -234,8 +241,8 @@ def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
         name=fitted.recipe.name,
         classes=prepared.classes,
         size=fitted.recipe.size,
-        temperature=Temperature(1.0),
-        operating_point=None,
+        calibration=Calibration.none(len(prepared.classes)),
+        prevalence=dict.fromkeys(prepared.classes, 1 / len(prepared.classes)),
         data={
             "source": manifest.column("source")[0],
             "fingerprint": manifest.fingerprint(),
@@ -264,21 +271,27 @@ def logits_of(engine: Engine, pixels: NDArray[np.uint8], rows: NDArray[np.int64]
     return np.concatenate([engine.logits(pixels[block]) for block in blocks])
 
 
-def _temperature(
+def _calibration(
     prepared: Prepared, rows: NDArray[np.int64], logits: NDArray[np.float32]
-) -> tuple[Temperature, list[str]]:
+) -> tuple[Calibration, list[str]]:
     """Fitted on the validation pictures of the studied set; and what the reader must know of it."""
     studied = judging.views_of(prepared.manifest, rows, prepared.classes, logits)[VALIDATION]
     chosen = np.isin(np.array(prepared.manifest.column("image_id"), dtype=object)[rows], studied.image_ids)
-    return fitted_temperature(logits[chosen], studied.truth)
+    return fitted_calibration(logits[chosen], studied.truth)
 
 
-def fitted_temperature(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[Temperature, list[str]]:
-    """The temperature, and in a sentence why not to trust it where the pictures do not determine one."""
+def fitted_calibration(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[Calibration, list[str]]:
+    """A temperature alone, and in a sentence why not to trust it where the pictures do not determine one."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TemperatureAtBound)
-        temperature = Temperature.fit(logits, truth)
-    return temperature, [str(each.message) for each in caught]
+        calibration = Calibration.fit(logits, truth, bias=False)
+    return calibration, [str(each.message) for each in caught]
+
+
+def shares_of(scores: Scores) -> dict[str, float]:
+    """Each class's share of labelled pictures."""
+    shares = class_shares(scores.probabilities, scores.truth)
+    return dict(zip(scores.classes, shares.tolist(), strict=True))
 
 
 def _operating_point(validation: Scores, seed: int) -> tuple[OperatingPoint | None, list[str]]:
@@ -293,7 +306,7 @@ def _card(bundle: Bundle, evaluations: Mapping[str, Evaluation]) -> str:
         name=bundle.name,
         classes=bundle.classes,
         size=bundle.size,
-        temperature=bundle.temperature.value,
+        temperature=bundle.calibration.temperature,
         operating_point=bundle.operating_point,
         evaluations=evaluations,
         data=bundle.data,
