@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
+# Up to four workers; each takes whole files, whose tests share what is long in the making.
+TESTS  ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test lint format types docs notebook bench lock clean
 help:            ## show these targets
@@ -27,7 +29,7 @@ demo: $(VENV)/.demo  ## the whole way on pictures it draws itself: audit, train,
 
 test: $(VENV)/.dev   ## linters, types, import rules and the whole test suite
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TESTS)
 
 lint: $(VENV)/.dev   ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .

@@ -7,6 +7,19 @@ from pathlib import Path
 
 import pytest
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+# Workers that each start a thread a core stand in each other's way. The processes that tests start inherit it, as what
+# is equal to the last bit is equal for one number of threads. Set before NumPy and TensorFlow load, which read it then.
+if WORKERS > 1:
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests go first, so that no worker is left alone with one at the end."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
