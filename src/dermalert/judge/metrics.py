@@ -94,6 +94,16 @@ class Sweep:
     def precision(self) -> Floats:
         return _ratio(self.true_positive, self.true_positive + self.false_positive)
 
+    def at(self, thresholds: float | Floats) -> Counts:
+        """The outcomes at these thresholds, each float64 (..., *shape of `thresholds`)."""
+        # How many distinct probabilities reach each threshold; the infinite one in front makes the last of them.
+        reached = len(self.thresholds) - 1 - np.searchsorted(self.thresholds[:0:-1], thresholds)
+        found, alarms = self.true_positive[..., reached], self.false_positive[..., reached]
+        positives, negatives = self.true_positive[..., -1], self.false_positive[..., -1]
+        if np.ndim(thresholds):
+            positives, negatives = positives[..., None], negatives[..., None]
+        return Counts(found, alarms, negatives - alarms, positives - found)
+
     def auc(self) -> Floats:
         """Area under the ROC curve by trapezoids: ties count half."""
         width, height = np.diff(self.false_positive), self.true_positive[..., 1:] + self.true_positive[..., :-1]
