@@ -1,6 +1,7 @@
 """Bundles whose graph is written by hand, so that scoring is tested without training anything.
 
-The graph's logits are the picture's mean red, green and blue in [0, 255] times a matrix.
+The graph's logits are the picture's mean red, green and blue in [0, 255] times a matrix. The mean colour is its
+embedding, each pixel times the matrix its evidence, and mean and deviation of the colours its texture.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dermalert.bundle.format import Bundle
@@ -24,6 +25,26 @@ CLASSES = ("melanoma", "nevus", "vascular lesion")
 SIZE = (20, 16)
 # Red pictures are melanomas, green ones nevi, blue ones vascular lesions.
 WEIGHTS = np.eye(3, dtype=np.float32) / 25
+OUTPUTS = ("logits", "embedding", "evidence", "texture")
+
+
+def _matrix(what: str, name: str) -> list[NodeProto]:
+    return [helper.make_node("MatMul", [what, "weights"], [name])]
+
+
+_NODES = {
+    "embedding": [helper.make_node("Identity", ["mean"], ["embedding"])],
+    "evidence": _matrix("real", "evidence"),
+    "texture": [
+        helper.make_node("Mul", ["real", "real"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares"], ["mean of squares"], axes=[1, 2], keepdims=0),
+        helper.make_node("Mul", ["mean", "mean"], ["square of mean"]),
+        helper.make_node("Sub", ["mean of squares", "square of mean"], ["signed variance"]),
+        helper.make_node("Relu", ["signed variance"], ["variance"]),  # rounding may leave it below 0
+        helper.make_node("Sqrt", ["variance"], ["deviation"]),
+        helper.make_node("Concat", ["mean", "deviation"], ["texture"], axis=1),
+    ],
+}
 
 
 def graph(
@@ -33,10 +54,10 @@ def graph(
     kind: int = TensorProto.FLOAT,
     pictures: int | str = "pictures",
     inputs: Sequence[str] = ("pixels",),
-    outputs: Sequence[str] = ("logits",),
+    outputs: Sequence[str] = OUTPUTS,
     channels: int = 3,
 ) -> bytes:
-    """An ONNX graph; the options make it one that no bundle may have."""
+    """An ONNX graph; the options make it one that no bundle may have, or with fewer outputs."""
     if isinstance(weights, np.ndarray):
         weights = numpy_helper.from_array(weights.astype(np.float32), "weights")
     classes = weights.dims[1]
@@ -44,10 +65,14 @@ def graph(
     nodes = [
         helper.make_node("Cast", [inputs[0]], ["real"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2], keepdims=0),
-        *(helper.make_node("MatMul", ["mean", "weights"], [name]) for name in outputs),
+        *(node for name in outputs for node in _NODES.get(name, _matrix("mean", name))),
     ]
+    shapes = {"embedding": [channels], "evidence": [height, width, classes], "texture": [2 * channels]}
     taken = [helper.make_tensor_value_info(name, kind, [pictures, height, width, channels]) for name in inputs]
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [pictures, classes]) for name in outputs]
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [pictures, *shapes.get(name, [classes])])
+        for name in outputs
+    ]
     made = helper.make_graph(nodes, "mean colour", taken, given, [weights])
     content: bytes = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8

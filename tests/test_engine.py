@@ -37,6 +37,23 @@ def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature_and_th
     assert np.allclose(found.sum(axis=1), 1)
 
 
+def test_only_the_outputs_asked_for_come_and_each_is_what_it_says() -> None:
+    engine, pixels = Engine(bundle()), pictures(5)
+    found = engine.run(pixels, "evidence", "embedding", "texture")
+    assert list(found) == ["evidence", "embedding", "texture"]
+    assert all(values.dtype == np.float32 and len(values) == 5 for values in found.values())
+    np.testing.assert_allclose(found["evidence"].mean(axis=(1, 2)), engine.logits(pixels), rtol=1e-4)
+    np.testing.assert_allclose(found["embedding"], pixels.mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["texture"][:, 3:], pixels.std(axis=(1, 2)), rtol=1e-3)
+
+
+def test_what_a_graph_does_not_give_is_known_beforehand_and_refused_by_name() -> None:
+    engine = Engine(bundle(model=graph(outputs=("logits",))))
+    assert [engine.has(name) for name in ("logits", "embedding", "evidence", "texture")] == [True, False, False, False]
+    with pytest.raises(BundleError, match=r"'mean colour': its model gives no embedding, only logits\. Train"):
+        engine.run(pictures(1), "logits", "embedding")
+
+
 def test_a_picture_scores_the_same_alone_in_a_batch_and_on_any_number_of_threads() -> None:
     pixels = pictures(9)
     together = Engine(bundle()).logits(pixels)
@@ -68,6 +85,9 @@ def test_a_model_that_is_no_graph_is_refused(model: bytes, capsys: pytest.Captur
 @pytest.mark.parametrize(
     "model",
     [
+        graph(outputs=("embedding",)),
+        graph(outputs=("logits", "features")),
+        graph(outputs=("logits", "logit")),
         graph(WEIGHTS[:, :2]),
         graph(np.zeros((3, 9), np.float32)),
         graph(size=(SIZE[1], SIZE[0])),
@@ -77,9 +97,11 @@ def test_a_model_that_is_no_graph_is_refused(model: bytes, capsys: pytest.Captur
         graph(kind=TensorProto.DOUBLE),
         graph(kind=TensorProto.UINT8),
         graph(inputs=("pixels", "age")),
-        graph(outputs=("logits", "features")),
     ],
     ids=[
+        "no logits",
+        "an output nobody knows",
+        "another one",
         "fewer classes",
         "more classes",
         "width and height changed",
@@ -89,7 +111,6 @@ def test_a_model_that_is_no_graph_is_refused(model: bytes, capsys: pytest.Captur
         "of doubles",
         "of bytes",
         "two inputs",
-        "two outputs",
     ],
 )
 def test_a_graph_that_does_not_fit_the_facts_is_refused_before_it_is_run(model: bytes) -> None:

@@ -7,7 +7,8 @@ DermalertError
 │   ├── TooLarge              over a limit on bytes, pixels, frames or time
 │   └── Unreadable            the operating system will not let us read it
 ├── DataError               a data set, table or manifest is not what it should be
-│   └── NotEnoughPositives    too few melanomas to support the figure asked for
+│   ├── NotEnoughPositives    too few melanomas to support the figure asked for
+│   └── NotEnoughNegatives    too few lesions other than melanomas to support it
 ├── BundleError             a trained model's files are missing, altered or too new
 ├── RunError                a training run cannot be started or resumed
 └── MissingExtra            an optional part of Dermalert is not installed
@@ -74,6 +75,10 @@ class DataError(DermalertError):
 
 class NotEnoughPositives(DataError):
     """Too few melanomas to support the figure asked for."""
+
+
+class NotEnoughNegatives(DataError):
+    """Too few lesions other than melanomas to support the figure asked for."""
 
 
 class BundleError(DermalertError):

@@ -1,13 +1,14 @@
 """Export: a trained Keras model as an ONNX graph.
 
-Comes in: a float32 model from pixels to logits. Goes out: the graph's bytes, proven equal to the model on drawn
-noise. Only training calls this: it needs the [train] extra.
+Comes in: a float32 model from pixels to logits, and whatever else it gives by name. Goes out: the graph's bytes, proven
+equal to the model in every output on drawn noise. Only training calls this: it needs the [train] extra.
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +17,96 @@ import onnxruntime
 
 from dermalert.errors import BundleError
 
-TOLERANCE = 1e-3  # in logits; float32 convolutions differ in the order of their sums
+# In logits; of other outputs, a share of their largest value. Float32 convolutions differ in the order of their sums.
+TOLERANCE = 1e-3
 
 
 def export_onnx(model: Any, *, size: tuple[int, int]) -> bytes:
-    """The ONNX graph of `model`, float32 (N, height, width, 3) to logits (N, C), with N left open.
+    """The ONNX graph of `model`, from float32 (N, height, width, 3), with N left open, to its outputs by name.
+
+    Args:
+        model: gives logits (N, C), or a dict of outputs with `logits` among them, as `learn.outputs.for_export` has it.
 
     Raises:
         BundleError: the graph does not compute what the model does.
     """
     width, height = size
     noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.float32)
-    expected = np.asarray(model(noise))
+    expected = model(noise)
+    if not isinstance(expected, dict):
+        expected = {"logits": expected}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf2onnx touches NumPy names that newer releases rename
         file = Path(folder) / "model.onnx"
         model.export(file, format="onnx", verbose=False)
-        graph = _plainly_named(file.read_bytes())
+        graph = _plainly_named(file.read_bytes(), tuple(expected))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: noise})
-    difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE:
-        raise BundleError(f"The exported graph differs from the model by {difference:.2g} in logits: report this.")
+    found = session.run(list(expected), {"pixels": noise})
+    for (name, wanted), given in zip(expected.items(), found, strict=True):
+        unit = 1.0 if name == "logits" else float(np.abs(wanted).max())
+        difference = float(np.abs(given - np.asarray(wanted)).max())
+        if not difference <= TOLERANCE * unit:
+            raise BundleError(f"The exported graph differs from the model by {difference:.2g} in {name}: report this.")
     return graph
 
 
-def _plainly_named(graph: bytes) -> bytes:
-    """The same graph with its parts named and ordered by where they are used.
+def _plainly_named(graph: bytes, outputs: tuple[str, ...]) -> bytes:
+    """The same graph with its parts in the order of their use, and named by that.
 
-    Keras and tf2onnx count what a process has built so far into every name: without this, a run that was resumed
-    would give another file than one that was not, for the same weights.
+    Keras and tf2onnx count what a process has built so far into every name, and sort by them: without this, a run that
+    was resumed would give another file than one that was not, for the same weights.
+
+    Args:
+        outputs: their names; of a single one whatever it was called.
+
+    Raises:
+        BundleError: the graph has loops or branches, whose names are of their own scope; none of our networks has any.
     """
     import onnx
 
     model = onnx.load_model_from_string(graph)
     inside = {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}
     if any(attribute.type in inside for node in model.graph.node for attribute in node.attribute):
-        return graph  # loops and branches have names of their own scope; none of our networks has any
-    names = {"": "", model.graph.input[0].name: "pixels", model.graph.output[0].name: "logits"}
-    for position, node in enumerate(model.graph.node):
+        raise BundleError("The network has loops or branches, and cannot become a bundle. Choose another network.")
+    found = outputs if len(outputs) > 1 else (model.graph.output[0].name,)
+    ends = dict(zip(found, outputs, strict=True))
+    nodes = _in_order_of_use(model.graph.node, tuple(ends))
+    names = {"": "", model.graph.input[0].name: "pixels", **ends}
+    given = len(names)
+    for position, node in enumerate(nodes):
         for name in (*node.input, *node.output):
-            names.setdefault(name, f"value_{len(names) - 3}")
+            names.setdefault(name, f"value_{len(names) - given}")
         node.name = f"node_{position}"
         node.doc_string = ""
         node.input[:], node.output[:] = [names[name] for name in node.input], [names[name] for name in node.output]
-    weights = sorted(model.graph.initializer, key=lambda one: list(names).index(one.name))
-    for one in (*weights, *model.graph.input, *model.graph.output):
+    order = {name: place for place, name in enumerate(names)}
+    weights = sorted((one for one in model.graph.initializer if one.name in order), key=lambda one: order[one.name])
+    ended = sorted(model.graph.output, key=lambda one: outputs.index(ends[one.name]))
+    for one in (*weights, *model.graph.input, *ended):
         one.name = names[one.name]
-    for end in (*model.graph.input, *model.graph.output):
+    for end in (*model.graph.input, *ended):
         end.type.tensor_type.shape.dim[0].dim_param = "pictures"
-    model.graph.doc_string = ""
-    del model.graph.initializer[:], model.graph.value_info[:]
-    model.graph.initializer.extend(weights)
+    ordered = onnx.helper.make_graph(nodes, "dermalert", list(model.graph.input), ended, weights)
+    model.graph.CopyFrom(ordered)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _in_order_of_use(nodes: Iterable[Any], outputs: tuple[str, ...]) -> list[Any]:
+    """Each node after those that it needs, the first output's first; nodes that no output needs left out."""
+    maker = {name: node for node in nodes for name in node.output}
+    ordered: list[Any] = []
+    placed: set[str] = set()
+    waiting = [(name, False) for name in reversed(outputs)]
+    while waiting:
+        name, ready = waiting.pop()
+        node = maker.get(name)
+        if node is None or name in placed:
+            continue
+        if ready:
+            ordered.append(node)
+            placed.update(node.output)
+        else:
+            waiting.append((name, True))
+            waiting += [(needed, False) for needed in reversed(node.input)]
+    return ordered

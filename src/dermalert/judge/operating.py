@@ -1,7 +1,12 @@
 """Operating points: the melanoma probability from which a picture raises an alert.
 
 Comes in: calibrated probabilities and the truth on validation pictures, as a `Binary`.
-Goes out: an `OperatingPoint`, a threshold and what it bought there.
+Goes out: `OperatingPoint`s, thresholds and what they bought there. Three have names:
+
+- `screening`, the default: the highest threshold that finds at least 95 % of the melanomas.
+- `balanced`: the largest sum of sensitivity and specificity (Youden, "Index for rating diagnostic tests", 1950).
+- `specific`: the lowest threshold that raises no alert on at least 95 % of the other lesions.
+
 It does not judge a test set: `evaluation` does, at the threshold chosen here.
 """
 
@@ -15,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalert.errors import DataError, NotEnoughPositives
+from dermalert.errors import DataError, NotEnoughNegatives, NotEnoughPositives
 from dermalert.judge.intervals import Interval, group_bootstrap_many
 from dermalert.judge.metrics import Counts, at_threshold
 from dermalert.judge.scores import Binary
@@ -23,6 +28,7 @@ from dermalert.judge.scores import Binary
 # Two engines that run the same network in float32 differ in a probability's sixth digit. Scores nearer than
 # this (relative) to each other count as one score, so that no threshold falls between them.
 ROUNDING = 1e-5
+SENSITIVITY, SPECIFICITY = 0.95, 0.95  # that `screening` and `specific` are chosen for
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,27 @@ class OperatingPoint:
             raise DataError(f"Not an operating point: {type(error).__name__} {error}.") from None
 
 
+def operating_points(
+    binary: Binary, *, sensitivity: float = SENSITIVITY, specificity: float = SPECIFICITY, seed: int = 0
+) -> tuple[tuple[OperatingPoint, ...], tuple[str, ...]]:
+    """`screening`, `balanced` and `specific`, as far as the pictures can show them, and why any is missing.
+
+    Without `screening`, which is the default of every bundle, there is none.
+
+    Raises:
+        DataError: as `at_sensitivity`.
+    """
+    try:
+        screening = at_sensitivity(sensitivity, binary, name="screening", seed=seed)
+    except NotEnoughPositives as error:
+        return (), (f"No alert threshold was chosen. {error}",)
+    try:
+        balanced = at_balance(binary, name="balanced", seed=seed)
+        return (screening, balanced, at_specificity(specificity, binary, name="specific", seed=seed)), ()
+    except NotEnoughNegatives as error:
+        return (screening,), (f"Only one alert threshold was chosen. {error}",)
+
+
 def at_sensitivity(target: float, binary: Binary, *, name: str, seed: int = 0) -> OperatingPoint:
     """The highest threshold that still finds at least `target` of the melanomas.
 
@@ -96,22 +123,80 @@ def at_sensitivity(target: float, binary: Binary, *, name: str, seed: int = 0) -
             no threshold can show the target.
         DataError: the target is not in (0, 1), or a probability is NaN.
     """
-    if not 0 < target < 1:
-        raise DataError(f"A target sensitivity lies between 0 and 1; got {target}.")
-    if np.isnan(binary.probability).any():
-        raise DataError("A probability is NaN: the model's output is broken.")
-    lesions = len(np.unique(binary.groups[binary.positive]))
-    needed = math.ceil(1 / (1 - target) - 1e-9)
+    _check(target, binary)
+    lesions, needed = _lesions(binary, binary.positive), _needed(target)
     if lesions < needed:
         raise NotEnoughPositives(
             f"{lesions} melanomas in the validation pictures; a sensitivity of {target:.0%} cannot be shown on fewer "
             f"than {needed}. Add labelled melanomas, or put a larger share of the pictures into validation."
         )
-    threshold = _threshold(target, binary)
-    sensitivity, specificity = achieved(binary, threshold, seed=seed)[:2]
-    positives = int(binary.positive.sum())
-    negatives = len(binary.positive) - positives
-    return OperatingPoint(name, threshold, sensitivity, specificity, positives, negatives, target)
+    cuts = _Cuts.of(binary)
+    return _point(binary, cuts.thresholds[cuts.found >= target - 1e-9][-1], name, seed, target)
+
+
+def at_balance(binary: Binary, *, name: str, seed: int = 0) -> OperatingPoint:
+    """The threshold with the largest sum of sensitivity and specificity; the lowest of several.
+
+    Raises:
+        NotEnoughPositives, NotEnoughNegatives: there is no melanoma, or nothing else.
+        DataError: a probability is NaN.
+    """
+    _check(0.5, binary)
+    if not binary.positive.any():
+        raise NotEnoughPositives("No melanoma in the validation pictures. Add labelled melanomas.")
+    if binary.positive.all():
+        raise NotEnoughNegatives("Nothing but melanomas in the validation pictures. Add other labelled lesions.")
+    cuts = _Cuts.of(binary)
+    return _point(binary, cuts.thresholds[int(np.argmax(cuts.found + cuts.left))], name, seed, None)
+
+
+def at_specificity(target: float, binary: Binary, *, name: str, seed: int = 0) -> OperatingPoint:
+    """The lowest threshold that raises no alert on at least `target` of the lesions other than melanoma.
+
+    It lies halfway between two scores, as that of `at_sensitivity`; ties go to the higher threshold here.
+
+    Args:
+        target: specificity asked for, in (0, 1).
+
+    Raises:
+        NotEnoughNegatives: fewer such lesions than 1 / (1 - target), or so many of them with a probability of 1 that
+            no threshold leaves them out.
+        DataError: the target is not in (0, 1), or a probability is NaN.
+    """
+    _check(target, binary)
+    lesions, needed = _lesions(binary, ~binary.positive), _needed(target)
+    cuts = _Cuts.of(binary)
+    reached = cuts.thresholds[cuts.left >= target - 1e-9]
+    if lesions < needed or not len(reached):
+        raise NotEnoughNegatives(
+            f"{lesions} lesions other than melanomas in the validation pictures; they cannot show a specificity of "
+            f"{target:.0%}, which takes {needed} with probabilities under 1. Add labelled lesions."
+        )
+    return _point(binary, reached[0], name, seed, None)
+
+
+def predictive_values(point: OperatingPoint, prevalence: float) -> tuple[Interval, Interval]:
+    """Positive and negative predictive value where a share `prevalence` of the lesions are melanomas, by Bayes' rule.
+
+    The intervals' ends are those of sensitivity and specificity together, as if both were off in the same direction:
+    wider than their level asks for.
+
+    Raises:
+        DataError: the prevalence is not in (0, 1).
+    """
+    if not 0 < prevalence < 1:
+        raise DataError(f"A prevalence lies between 0 and 1, as 0.02 for 2 in 100; got {prevalence}.")
+    ends = ("value", "low", "high")
+    rates = [(getattr(point.sensitivity, end), getattr(point.specificity, end)) for end in ends]
+    level, why = point.sensitivity.level, point.sensitivity.why or point.specificity.why
+    ppv = [_of_those(prevalence * rate, (1 - prevalence) * (1 - other)) for rate, other in rates]
+    npv = [_of_those((1 - prevalence) * other, prevalence * (1 - rate)) for rate, other in rates]
+    return Interval(*ppv, level, why), Interval(*npv, level, why)
+
+
+def _of_those(right: float, wrong: float) -> float:
+    """The share of the right; NaN where there is nobody."""
+    return right / (right + wrong) if right + wrong else math.nan
 
 
 def achieved(
@@ -144,12 +229,48 @@ def lesions_behind(binary: Binary, threshold: float) -> list[int]:
     return [len(np.unique(binary.groups[part])) for part in (binary.positive, ~binary.positive, called, ~called)]
 
 
-def _threshold(target: float, binary: Binary) -> float:
-    found = np.sort(binary.probability[binary.positive])[::-1]
-    lowest = float(found[math.ceil(target * len(found) - 1e-9) - 1])
-    below_it: list[float] = np.sort(binary.probability[binary.probability < lowest])[::-1].tolist()
-    for below in below_it:
-        if lowest - below > ROUNDING * lowest:
-            return (lowest + below) / 2
-        lowest = below
-    return lowest / 2
+def _check(target: float, binary: Binary) -> None:
+    if not 0 < target < 1:
+        raise DataError(f"A target lies between 0 and 1; got {target}.")
+    if np.isnan(binary.probability).any():
+        raise DataError("A probability is NaN: the model's output is broken.")
+
+
+def _lesions(binary: Binary, part: NDArray[np.bool_]) -> int:
+    return len(np.unique(binary.groups[part]))
+
+
+def _needed(target: float) -> int:
+    """How many it takes for one of them to be missed at the target."""
+    return math.ceil(1 / (1 - target) - 1e-9)
+
+
+def _point(binary: Binary, threshold: float, name: str, seed: int, target: float | None) -> OperatingPoint:
+    sensitivity, specificity = achieved(binary, float(threshold), seed=seed)[:2]
+    positives = int(binary.positive.sum())
+    negatives = len(binary.positive) - positives
+    return OperatingPoint(name, float(threshold), sensitivity, specificity, positives, negatives, target)
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Every threshold that tells pictures apart, ascending.
+
+    Attributes:
+        thresholds: float64 (K,), halfway between scores that no rounding makes one, in [0, 1).
+        found, left: float64 (K,), the share of melanomas at or above each, and of the others below it.
+    """
+
+    thresholds: NDArray[np.float64]
+    found: NDArray[np.float64]
+    left: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, binary: Binary) -> _Cuts:
+        scores = np.unique(binary.probability)
+        above = np.append(scores[1:], 1.0)
+        apart = above - scores > ROUNDING * above
+        thresholds = np.append(scores[:1] / 2, ((scores + above) / 2)[apart])
+        melanomas, others = (np.sort(binary.probability[part]) for part in (binary.positive, ~binary.positive))
+        below = [np.searchsorted(part, thresholds) / max(len(part), 1) for part in (melanomas, others)]
+        return cls(thresholds, 1 - below[0], below[1])

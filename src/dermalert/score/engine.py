@@ -1,12 +1,14 @@
-"""The engine: pixels to calibrated probabilities through the bundle's ONNX graph.
+"""The engine: pixels to calibrated probabilities, features and evidence through the bundle's ONNX graph.
 
-Comes in: uint8 pictures at the bundle's size. Goes out: float64 probabilities. Decodes nothing, decides nothing.
+Comes in: uint8 pictures at the bundle's size. Goes out: float64 probabilities, or what else the graph gives.
+Decodes nothing, decides nothing.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from dermalert.bundle.format import Bundle
 from dermalert.errors import BundleError
 
+# What a graph may give: the number of axes, and whether the last one is of the classes.
+OUTPUTS = {"logits": (2, True), "embedding": (2, False), "evidence": (4, True), "texture": (2, False)}
 _FATAL = 4  # ONNX Runtime's log level; what goes wrong is raised, and told once
 
 
@@ -42,14 +46,39 @@ class Engine:
             )
         except Exception as error:  # ONNX Runtime raises classes of its own for each fault
             raise BundleError(f"bundle {bundle.name!r}: its model cannot be loaded ({error}).") from None
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        width, height = bundle.size
-        fitting = [("tensor(float)", "N", height, width, 3), ("tensor(float)", "N", len(bundle.classes))]
-        found = [_type_and_shape(node) for node in (*inputs, *outputs)]
-        if len(inputs) != 1 or found != fitting:
-            told = " and ".join(map(str, found))
-            raise BundleError(f"bundle {bundle.name!r}: its model takes and gives {told}, not as its facts say.")
+        self._outputs = {node.name: node for node in self._session.get_outputs()}
+        inputs, (width, height) = self._session.get_inputs(), bundle.size
+        if [_type_and_shape(node) for node in inputs] != [("tensor(float)", "N", height, width, 3)]:
+            self._refuse(inputs)
+        if not self.has("logits") or not all(map(self._fits, self._outputs.values())):
+            self._refuse(self._outputs.values())
         self._input = inputs[0].name
+
+    def has(self, name: str) -> bool:
+        """Whether the graph gives an output of that name."""
+        return name in self._outputs
+
+    def run(self, pixels: NDArray[np.uint8], *names: str) -> dict[str, NDArray[np.float32]]:
+        """The outputs asked for, float32, one row a picture; nothing else is computed twice for them.
+
+        Args:
+            pixels: uint8 (N, H, W, 3) at the bundle's size.
+            names: of `OUTPUTS`: `logits` (N, C); `embedding` (N, E), the pooled features; `evidence` (N, h, w, C), the
+                class activation maps; `texture` (N, T), mean and deviation of the maps of earlier stages.
+
+        Raises:
+            BundleError: the graph has no such output, or gives something that is no number.
+        """
+        lacking = [name for name in names if not self.has(name)]
+        if lacking:
+            raise BundleError(
+                f"bundle {self.bundle.name!r}: its model gives no {lacking[0]}, only {', '.join(self._outputs)}. "
+                "Train with the network mobilenetv2 for all of them."
+            )
+        found = self._session.run(list(names), {self._input: pixels.astype(np.float32)})
+        if not all(np.isfinite(values).all() for values in found):
+            raise BundleError(f"bundle {self.bundle.name!r}: for some picture its model gives what is no number.")
+        return dict(zip(names, found, strict=True))
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """float32 (N, C) from uint8 (N, H, W, 3).
@@ -57,14 +86,27 @@ class Engine:
         Raises:
             BundleError: the model gives something that is no number.
         """
-        (logits,) = self._session.run(None, {self._input: pixels.astype(np.float32)})
-        if not np.isfinite(logits).all():
-            raise BundleError(f"bundle {self.bundle.name!r}: for some picture its model gives what is no number.")
-        return np.asarray(logits, dtype=np.float32)
+        return self.run(pixels, "logits")["logits"]
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """float64 (N, C), calibrated; rows sum to 1."""
         return self.bundle.calibration.apply(self.logits(pixels))
+
+    def _fits(self, node: Any) -> bool:
+        kind, *shape = _type_and_shape(node)
+        classes = len(self.bundle.classes)
+        rank, last = OUTPUTS.get(node.name, (0, False))
+        return (
+            kind == "tensor(float)"
+            and len(shape) == rank
+            and shape[0] == "N"
+            and "N" not in shape[1:]
+            and (not last or shape[-1] == classes)
+        )
+
+    def _refuse(self, nodes: Iterable[Any]) -> NoReturn:
+        told = " and ".join(f"{node.name} {_type_and_shape(node)}" for node in nodes)
+        raise BundleError(f"bundle {self.bundle.name!r}: its model takes or gives {told}, not as its facts say.")
 
 
 def _type_and_shape(node: Any) -> tuple[str | int, ...]:

@@ -45,6 +45,7 @@ from dermalert.learn.balance import fill_up
 from dermalert.learn.diagnose import diagnose
 from dermalert.learn.history import History
 from dermalert.learn.listeners import listeners_named
+from dermalert.learn.outputs import for_export
 from dermalert.learn.pipeline import DecodedCache
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.train import Fitted, TrainingData, fit, refuse_overwriting
@@ -250,7 +251,7 @@ def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
             **{f"{part}_pictures": parts[part] for part in ("train", "validation", "test")},
         },
         versions={"python": platform.python_version(), **_versions()},
-        model=export_onnx(fitted.model, size=fitted.recipe.size),
+        model=export_onnx(for_export(fitted.model), size=fitted.recipe.size),
         card="",
     )
 
