@@ -33,11 +33,11 @@ def test_at_the_datas_prevalence_it_is_vickers_and_elkins_formula() -> None:
 
 def test_a_calibrated_model_is_never_worse_than_referring_everybody_or_nobody() -> None:
     binary = calibrated(20_000)
-    curve = decision_curve(binary, prevalence=prevalence_of(binary), resamples=2)
+    curve = decision_curve(binary, prevalence=prevalence_of(binary), resamples=30)
     values = np.array([interval.value for interval in curve.model])
     assert (values > np.maximum(curve.refer_all, 0) - 2e-3).all()
     assert curve.useful is not None
-    assert curve.useful[0] <= 0.02
+    assert curve.useful[0] <= 0.05
     assert curve.useful[1] == 0.5
 
 

@@ -294,10 +294,10 @@ def test_batches_of_any_size_give_the_same_logits_in_row_order(
     audited: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(bundle())
-    found, logits, _ = judging.score_labelled(engine, audited)
+    found, logits, _, _ = judging.score_labelled(engine, audited)
     assert found.column("image_id") == audited.column("image_id")
     monkeypatch.setattr(judging, "BATCH", 4)
-    assert np.allclose(judging.score_labelled(engine, audited, workers=1)[1], logits, atol=1e-5)
+    assert np.allclose(judging.score_labelled(engine, audited, workers=1).logits, logits, atol=1e-5)
     alone = [engine.logits(load(path, size=(20, 16)).pixels[None])[0] for path in audited.paths()[:5]]
     assert np.allclose(alone, logits[:5], atol=1e-5)
 

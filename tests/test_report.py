@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from numpy.typing import NDArray
 
+from dermalert import page
 from dermalert.errors import BrokenPicture, DataError
 from dermalert.judge.evaluation import Evaluation, evaluate
 from dermalert.judge.mistakes import worst
@@ -125,7 +127,8 @@ def test_every_section_begins_with_a_plain_sentence(whole: tuple[str, Reading]) 
 
 def test_missed_melanomas_stand_before_all_other_mistakes(whole: tuple[str, Reading]) -> None:
     headings = [text for _, text in whole[1].headings]
-    assert headings.index("Missed melanomas") + 1 == headings.index("Most confident wrong calls")
+    first = headings.index("Missed melanomas")
+    assert headings[first : first + 3] == ["Missed melanomas", "Worst false alarms", "Most confident wrong calls"]
 
 
 def test_the_sets_stand_side_by_side_with_intervals(whole: tuple[str, Reading]) -> None:
@@ -206,7 +209,7 @@ def test_only_the_pictures_that_are_shown_are_loaded(tmp_path: Path) -> None:
         return _pixels(image_id)
 
     scores = _scores(skill=0.0)
-    mistakes = worst(scores, threshold=0.5, most=3)
+    mistakes = worst(scores, threshold=0.3, most=3)
     write_report(
         tmp_path / "report.html",
         title="t",
@@ -216,8 +219,8 @@ def test_only_the_pictures_that_are_shown_are_loaded(tmp_path: Path) -> None:
         mistakes=mistakes,
         pixels_of=pixels,
     )
-    assert asked == [m.image_id for m in (*mistakes.missed, *mistakes.confident)]
-    assert len(asked) == 6
+    assert asked == [m.image_id for m in (*mistakes.missed, *mistakes.alarms, *mistakes.confident)]
+    assert len(asked) == 9
 
 
 def test_the_same_values_give_the_same_report(tmp_path: Path) -> None:
@@ -245,7 +248,51 @@ def test_the_surest_miss_comes_first_and_no_miss_is_listed_twice() -> None:
     assert [m.melanoma for m in found.missed] == sorted(m.melanoma for m in found.missed)
     assert found.missed[0].melanoma == pytest.approx(melanoma.probability[melanoma.positive].min())
     assert [m.probability for m in found.confident] == sorted((m.probability for m in found.confident), reverse=True)
-    assert not {m.image_id for m in found.missed} & {m.image_id for m in found.confident}
+    everywhere = [m.image_id for m in (*found.missed, *found.alarms, *found.confident)]
+    assert len(set(everywhere)) == len(everywhere)
+
+
+def test_the_surest_false_alarm_comes_first_and_a_label_that_may_be_melanoma_raises_none() -> None:
+    scores = _scores(skill=0.5)
+    scores.truth[int(scores.probabilities[:, NAMES.index(MELANOMA)].argmax())] = True
+    found = worst(scores, threshold=0.3, most=5)
+    melanoma = scores.melanoma()
+    others = melanoma.probability[~melanoma.positive]
+    assert (found.alarms_in_all, found.others) == (int((others >= 0.3).sum()), len(others))
+    assert [m.melanoma for m in found.alarms] == pytest.approx(np.sort(others)[::-1][:5].tolist())
+
+
+def test_what_is_known_of_a_picture_stands_below_it_and_in_its_alternative_text(tmp_path: Path) -> None:
+    scores = _scores(skill=0.0)
+    mistakes = worst(scores, threshold=0.5, most=1)
+    write_report(
+        tmp_path / "report.html",
+        title="t",
+        evaluations={"test": _evaluation(scores)},
+        command="c",
+        made=MADE,
+        mistakes=mistakes,
+        pixels_of=_pixels,
+        facts_of={mistakes.missed[0].image_id: "female, 60 to 74"},
+    )
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("; female, 60 to 74") == 2
+
+
+def test_sections_of_other_rooms_stand_in_the_contents_and_can_be_reached(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    told = [("Is it fair? No!", Markup('<p class="plain">Plain.</p>'))]
+    write_report(
+        file,
+        title="t",
+        evaluations={"test": _evaluation(_scores())},
+        command="c",
+        made=MADE,
+        sections=[page.Section(*parts) for parts in told],
+    )
+    html = file.read_text(encoding="utf-8")
+    assert '<a href="#is-it-fair-no">Is it fair? No!</a>' in html
+    assert '<section id="is-it-fair-no"' in html
+    assert read(html).problems == []
 
 
 def test_a_coarse_label_is_wrong_only_where_it_rules_the_call_out() -> None:

@@ -63,7 +63,21 @@ def test_a_gap_between_groups_by_lot_is_seldom_called_one() -> None:
         lots = np.random.default_rng(seed + 100).integers(5, size=150)
         gaps = one(scores, [f"lot {lots[i // 2]}" for i in range(300)], resamples=200).gaps
         called += gaps["sensitivity"].difference.low > 0
-    assert called <= 6  # without the allowance for having picked the best and the worst it is 13
+    assert called <= 6  # without the allowance for having picked the best and the worst it is 11
+
+
+def test_a_group_of_which_all_are_found_does_not_make_a_gap_look_surer_than_it_is() -> None:
+    positive = np.arange(48) % 2 == 0
+    probability = np.where(positive, 0.9, 0.1)
+    probability[[0, 2]] = 0.1  # 2 of 12 melanomas of the first group missed, none of 12 of the second
+    probabilities = np.stack([probability, 1 - probability], axis=1)
+    truth = np.stack([positive, ~positive], axis=1)
+    scores = Scores(tuple(map(str, range(48))), (MELANOMA, "nevus"), probabilities, truth, np.arange(48))
+    gap = one(scores, ["first"] * 24 + ["second"] * 24, resamples=400).gaps["sensitivity"]
+    # Newcombe's hybrid score interval of 12/12 less 10/12 is -0.10 to 0.45; resampled differences never fall below 0.
+    assert gap.difference.value == pytest.approx(1 / 6)
+    assert gap.difference.low == pytest.approx(-0.10, abs=0.03)
+    assert gap.difference.high == pytest.approx(0.43, abs=0.06)
 
 
 def test_a_small_group_is_shown_and_marked_and_no_gap_counts_it() -> None:

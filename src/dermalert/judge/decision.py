@@ -50,9 +50,13 @@ class DecisionCurve:
 
     @property
     def useful(self) -> tuple[float, float] | None:
-        """The longest run of thresholds at which the model beats both, as its ends; None where it never does."""
-        value = np.array([interval.value for interval in self.model])
-        better = np.concatenate([[False], value > np.maximum(self.refer_all, 0) + 1e-12, [False]])
+        """The longest run of thresholds at which the model beats both, as its ends; None where it never does.
+
+        It beats them where even the low end of its interval does: where it says "refer" to hardly anybody, a net
+        benefit of nearly 0 would win or lose by chance.
+        """
+        low = np.array([interval.low for interval in self.model])
+        better = np.concatenate([[False], low > np.maximum(self.refer_all, 0) + 1e-12, [False]])
         starts, ends = np.flatnonzero(np.diff(better.astype(np.int8)) == 1), np.flatnonzero(np.diff(better * 1) == -1)
         if not len(starts):
             return None

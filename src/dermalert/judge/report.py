@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +90,7 @@ def write_report(
     mistakes: Mistakes | None = None,
     mistakes_on: str = "",
     pixels_of: PixelsOf | None = None,
+    facts_of: Mapping[str, str] = MappingProxyType({}),
     sections: Sequence[page.Section] = (),
     notes: Sequence[str] = (),
 ) -> None:
@@ -101,6 +103,7 @@ def write_report(
         headline: the set whose figures stand at the top; the last of `evaluations` where not given.
         mistakes: from `mistakes.worst`, on the set called `mistakes_on`.
         pixels_of: uint8 (H, W, 3) of an image id; asked only for the pictures shown. Without it none is shown.
+        facts_of: by image id, what else is known of a picture, to stand below it where it is a mistake.
         sections: what other rooms tell, after the calibration.
         notes: sentences for the last section: what else the reader should know.
 
@@ -138,8 +141,9 @@ def write_report(
         refused=[[error.path, error.reason, error.mend] for error in data.refused] if data else [],
         mistakes=mistakes,
         mistakes_on=mistakes_on,
-        missed=_gallery(mistakes.missed if mistakes else (), pixels_of),
-        confident=_gallery(mistakes.confident if mistakes else (), pixels_of),
+        missed=_gallery(mistakes.missed if mistakes else (), pixels_of, facts_of),
+        alarms=_gallery(mistakes.alarms if mistakes else (), pixels_of, facts_of),
+        confident=_gallery(mistakes.confident if mistakes else (), pixels_of, facts_of),
         samples=_samples(data, pixels_of),
         sections=[(_anchor(title), title, html) for title, html in sections],
         notes=notes,
@@ -231,13 +235,16 @@ def _splits(data: DataSummary | None) -> list[str]:
     return list(next(iter(data.counts.values()))) if data and data.counts else []
 
 
-def _gallery(mistakes: Sequence[Mistake], pixels_of: PixelsOf | None) -> list[page.Picture]:
-    return [_shown(mistake, pixels_of) for mistake in mistakes]
+def _gallery(
+    mistakes: Sequence[Mistake], pixels_of: PixelsOf | None, facts_of: Mapping[str, str]
+) -> list[page.Picture]:
+    return [_shown(mistake, pixels_of, facts_of.get(mistake.image_id, "")) for mistake in mistakes]
 
 
-def _shown(mistake: Mistake, pixels_of: PixelsOf | None) -> page.Picture:
+def _shown(mistake: Mistake, pixels_of: PixelsOf | None, facts: str) -> page.Picture:
     truth = " or ".join(mistake.truth)
     called = f"called {mistake.called} ({percent(mistake.probability)}); melanoma {percent(mistake.melanoma, 1)}"
+    called += f"; {facts}" if facts else ""
     words = {"alt": f"Labelled {truth}, {called}", "caption": truth, "note": called, "name": mistake.image_id}
     return _picture(mistake.image_id, pixels_of, words, edge=MISTAKE_EDGE)
 

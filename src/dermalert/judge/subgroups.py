@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dermalert.judge.evaluation import WHY_NAN
 from dermalert.judge.intervals import Interval, bootstrap_draws, interval_of
 from dermalert.judge.metrics import Ranking
 from dermalert.judge.scores import Binary, Scores
@@ -29,6 +30,7 @@ from dermalert.judge.scores import Binary, Scores
 FEWEST = 10  # lesions of either kind; below it, one melanoma more or less found moves the sensitivity by over 10 points
 FIGURES = ("auc", "sensitivity", "specificity")
 UNKNOWN = "not known"
+NO_ALERT = "The model has no threshold for an alert."
 
 # Each band begins at the age before it, and ends below the one after it.
 AGES = (30, 45, 60, 75)
@@ -175,6 +177,10 @@ class _Group:
     def judged(self) -> bool:
         return self.name != UNKNOWN and min(self.lesions.values()) >= FEWEST
 
+    @property
+    def alerts(self) -> bool:
+        return self._threshold is not None
+
     def figures(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """AUC, sensitivity and specificity, float64 (..., 3)."""
         swept = self._ranking.sweep(weights[..., self.rows])
@@ -195,27 +201,54 @@ def _parted(binary: Binary, told: Sequence[str | None], threshold: float | None)
 
 
 def _facet(fact: str, members: Sequence[tuple[_Group, NDArray[np.float64]]], level: float) -> Facet:
-    made = tuple(_subgroup(group, draws, level) for group, draws in members)
-    judged = [(group, draws) for group, (_, draws) in zip(made, members, strict=True) if group.judged]
+    judged = [(group, draws) for group, draws in members if group.judged]
     gaps = {}
-    for place, figure in enumerate(FIGURES):
-        known = [(g, draws[:, place]) for g, draws in judged if not math.isnan(getattr(g, figure).value)]
-        if len(known) > 1:
-            gaps[figure] = _gap(figure, known, level)
-    return Facet(fact, made, gaps)
+    if len(judged) > 1:
+        # So that all pairs of groups are covered at once, whichever two are picked after looking.
+        wider = 1 - (1 - level) / math.comb(len(judged), 2)
+        gaps = _gaps([_subgroup(group, draws, wider) for group, draws in judged])
+    return Facet(fact, tuple(_subgroup(group, draws, level) for group, draws in members), gaps)
 
 
 def _subgroup(group: _Group, draws: NDArray[np.float64], level: float) -> Subgroup:
     values = group.figures(np.ones(int(group.rows.max()) + 1)).tolist()
     behind = (0, group.lesions[True], group.lesions[False])
-    auc, sensitivity, specificity = (interval_of(values[k], draws[:, k], behind[k], level=level) for k in range(3))
+    auc, sensitivity, specificity = (
+        _explained(figure, interval_of(values[k], draws[:, k], behind[k], level=level), group.alerts)
+        for k, figure in enumerate(FIGURES)
+    )
     lesions, melanomas = len(np.unique(group.binary.groups)), int(group.binary.positive.sum())
     return Subgroup(group.name, len(group.rows), lesions, melanomas, auc, sensitivity, specificity, group.judged)
 
 
-def _gap(figure: str, known: Sequence[tuple[Subgroup, NDArray[np.float64]]], level: float) -> Gap:
-    ranked = sorted(known, key=lambda held: getattr(held[0], figure).value)
-    (worst, low), (best, high) = ranked[0], ranked[-1]
-    wider = 1 - (1 - level) / math.comb(len(known), 2)
-    value = getattr(best, figure).value - getattr(worst, figure).value
-    return Gap(best.name, worst.name, interval_of(value, high - low, level=wider))
+def _explained(figure: str, interval: Interval, alerts: bool) -> Interval:
+    if not math.isnan(interval.value):
+        return interval
+    return replace(interval, why=WHY_NAN[figure] if alerts or figure == "auc" else NO_ALERT)
+
+
+def _gaps(groups: Sequence[Subgroup]) -> dict[str, Gap]:
+    gaps = {}
+    for figure in FIGURES:
+        known = [(getattr(group, figure), group.name) for group in groups]
+        known = [(interval, name) for interval, name in known if not math.isnan(interval.value)]
+        if len(known) > 1:
+            ranked = sorted(known, key=lambda held: held[0].value)
+            (low, worst), (high, best) = ranked[0], ranked[-1]
+            gaps[figure] = Gap(best, worst, _difference(high, low))
+    return gaps
+
+
+def _difference(high: Interval, low: Interval) -> Interval:
+    """The interval of a difference from those of its parts, of different lesions.
+
+    By the method of variance estimates recovery (Zou and Donner, Stat Med 27:1693-1702, 2008), which for proportions is
+    Newcombe's: it holds where all of a group are found, which no resample would contradict.
+    """
+    value = high.value - low.value
+    down, up = (
+        math.hypot(high.value - high.low, low.high - low.value),
+        math.hypot(high.high - high.value, low.value - low.low),
+    )
+    why = high.why or low.why
+    return Interval(value, value - down, value + up, high.level, why)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,17 @@ from dermalert.intake.decode import load
 from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.showing import pixels_by_id
+from dermalert.intake.skintone import typology_angle
 from dermalert.intake.sources import label_or_none, list_data
 from dermalert.intake.split import clean_test, group_numbers
 from dermalert.judge.evaluation import Evaluation, evaluate
 from dermalert.judge.mistakes import worst
 from dermalert.judge.report import DataSummary, write_report
 from dermalert.judge.scores import Scores, truth_of
+from dermalert.judge.scrutiny import CLINIC, scrutinise
+from dermalert.judge.scrutiny_page import sections
 from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
+from dermalert.judge.subgroups import age_bands, body_sites, tone_bands
 from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
 from dermalert.stages.auditing import examine, suspect
@@ -55,24 +59,45 @@ def labelled_manifest(
     return report.manifest, report.refused
 
 
-def score_labelled(
-    engine: Engine, manifest: Manifest, *, workers: int | None = None
-) -> tuple[Manifest, NDArray[Any], NDArray[np.bool_]]:
-    """The pictures that could be decoded, their logits, float32 (M, C), in row order, and which they are, bool (N,)."""
+class Scored(NamedTuple):
+    """Pictures after the model has seen them.
+
+    Attributes:
+        manifest: the M pictures that could be decoded, in row order.
+        logits: float32 (M, C).
+        read: bool (N,), which of those asked for they are.
+        angles: float64 (M,), their skin's individual typology angles in degrees; NaN where too little skin is seen.
+    """
+
+    manifest: Manifest
+    logits: NDArray[Any]
+    read: NDArray[np.bool_]
+    angles: NDArray[np.float64]
+
+
+def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = None) -> Scored:
+    """Scores every picture of `manifest` that can be decoded; what cannot be is told on stderr.
+
+    Raises:
+        DataError: none can be.
+    """
     size = engine.bundle.size
 
-    def pixels(path: Path) -> NDArray[np.uint8] | None:
+    def seen(path: Path) -> tuple[NDArray[np.uint8], float] | None:
         try:
-            return load(path, size=size).pixels
+            pixels = load(path, size=size).pixels
+            return pixels, typology_angle(pixels)
         except RefusedFile as refusal:
             tqdm.write(str(refusal), file=sys.stderr)
             return None
 
-    stream = tqdm(in_order(pixels, manifest.paths(), workers), total=len(manifest), desc="score", unit="picture")
-    logits, usable, batch = [], [], []
+    stream = tqdm(in_order(seen, manifest.paths(), workers), total=len(manifest), desc="score", unit="picture")
+    logits, usable, batch, angles = [], [], [], []
     for picture in stream:
         usable.append(picture is not None)
-        batch += [] if picture is None else [picture]
+        if picture is not None:
+            batch.append(picture[0])
+            angles.append(picture[1])
         if len(batch) == BATCH:
             logits.append(engine.logits(np.stack(batch)))
             batch = []
@@ -80,7 +105,7 @@ def score_labelled(
         logits.append(engine.logits(np.stack(batch)))
     if not logits:
         raise DataError(f"{manifest.root}: none of its pictures can be read any more.")
-    return manifest.where(usable), np.concatenate(logits), np.array(usable, dtype=bool)
+    return Scored(manifest.where(usable), np.concatenate(logits), np.array(usable, dtype=bool), np.array(angles))
 
 
 def scores_of(
@@ -176,6 +201,7 @@ def run_evaluate(
     *,
     table: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    prevalence: float = CLINIC,
     seed: int = 0,
     resamples: int = 1000,
     workers: int | None = None,
@@ -185,6 +211,9 @@ def run_evaluate(
     """Scores labelled data with a bundle and reports: raw as the owner labels it, clean as the audit would.
 
     Of the manifest that the bundle was trained from, only the test pictures are judged.
+
+    Args:
+        prevalence: of melanoma among the lesions of a clinic, for the decision curve.
 
     Raises:
         DataError: nothing there is labelled, or all of it was trained on; or it is the set that the bundle was trained
@@ -213,7 +242,7 @@ def run_evaluate(
     labelled, clean = manifest.where(has_label), clean[has_label]
     if not len(labelled):
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
-    labelled, logits, read = score_labelled(Engine(bundle), labelled, workers=workers)
+    labelled, logits, read, angles = score_labelled(Engine(bundle), labelled, workers=workers)
     kept = clean[read]
     probabilities = bundle.calibration.apply(logits)
     views = {"as given": scores_of(labelled, as_given(labelled), bundle.classes, probabilities)}
@@ -221,10 +250,27 @@ def run_evaluate(
         rest = labelled.where(kept)
         views["without doubtful pictures"] = scores_of(rest, as_resolved(rest), bundle.classes, probabilities[kept])
     evaluations = judged(views, bundle, resamples=resamples, seed=seed)
+    last = list(views)[-1]
+    shown = kept if len(views) > 1 else np.ones(len(labelled), dtype=bool)
+    scrutiny = scrutinise(
+        views[last],
+        facts_of(labelled.where(shown), angles[shown]),
+        points=bundle.operating_points,
+        conformal=bundle.conformal,
+        reference=bundle.prevalence,
+        clinic=prevalence,
+        resamples=resamples,
+        seed=seed,
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(out / "predictions.csv", labelled, bundle, logits)
-    write_metrics(out / "metrics.json", evaluations, bundle=bundle.name, data=labelled.column("source")[0])
-    last = list(views)[-1]
+    write_metrics(
+        out / "metrics.json",
+        evaluations,
+        bundle=bundle.name,
+        data=labelled.column("source")[0],
+        scrutiny={"set": last, **scrutiny.to_json()},
+    )
     write_report(
         out / "report.html",
         title=f"{bundle.name} on {labelled.column('source')[0]}",
@@ -233,11 +279,42 @@ def run_evaluate(
         mistakes=worst(views[last], threshold=bundle.operating_point.threshold) if bundle.operating_point else None,
         mistakes_on=last,
         pixels_of=pixels_by_id(labelled),
+        facts_of=told_of(labelled, angles, bundle, probabilities),
+        sections=sections(scrutiny),
         notes=notes,
         command=command,
         made=made,
     )
     return evaluations
+
+
+def facts_of(manifest: Manifest, angles: NDArray[np.float64]) -> dict[str, list[str | None]]:
+    """What subgroups are made by, for each picture: age, sex, body site, skin tone, image source.
+
+    Args:
+        angles: float64 (N,), the skin's individual typology angles in degrees.
+    """
+    return {
+        "age": age_bands(manifest.column("age_years")),
+        "sex": manifest.column("sex"),
+        "body site": body_sites(manifest.column("site")),
+        "skin tone": tone_bands(angles.tolist()),
+        "image source": manifest.column("source"),
+    }
+
+
+def told_of(
+    manifest: Manifest, angles: NDArray[np.float64], bundle: Bundle, probabilities: NDArray[np.float64]
+) -> dict[str, str]:
+    """In words, what is known of each picture and which diagnoses the bundle leaves open, by image id."""
+    facts = facts_of(manifest, angles)
+    tones = [None if tone is None else f"{tone} skin" for tone in facts["skin tone"]]
+    known = zip(facts["sex"], facts["age"], manifest.column("site"), tones, strict=True)
+    told = [", ".join(word for word in words if word) for words in known]
+    if bundle.conformal:
+        left_open = bundle.conformal.sets(probabilities, bundle.classes)
+        told = [f"{words}; may be {' or '.join(s)}".lstrip("; ") for words, s in zip(told, left_open, strict=True)]
+    return dict(zip(manifest.column("image_id"), told, strict=True))
 
 
 def judged(views: Mapping[str, Scores], bundle: Bundle, *, resamples: int, seed: int) -> dict[str, Evaluation]:
