@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,10 @@ import numpy as np
 import pytest
 
 from dermalert.bundle import format as bundle_format
-from dermalert.bundle.card import model_card
 from dermalert.bundle.format import CARD, FACTS, GATE, MODEL, Bundle
 from dermalert.errors import BundleError
 from dermalert.judge.calibration import Calibration
-from dermalert.judge.evaluation import evaluate
-from dermalert.judge.scores import Scores
-from graphs import bundle, graph, point
+from graphs import bundle, graph
 
 NEWER = bundle(
     threshold=0.25,
@@ -448,62 +444,3 @@ def test_nothing_is_ever_unpickled(saved: Path) -> None:
         timeout=60,
     )
     assert ran.stdout.split() == ["refused"], ran.stderr
-
-
-# The card
-
-
-def _scores() -> Scores:
-    truth = np.tile(np.eye(3, dtype=bool), (20, 1))
-    probabilities = np.where(truth, 0.6, 0.2)
-    return Scores(
-        tuple(map(str, range(60))), ("melanoma", "nevus", "vascular lesion"), probabilities, truth, np.arange(60)
-    )
-
-
-def card(**changes: Any) -> str:
-    values: dict[str, Any] = {
-        "name": "plain",
-        "classes": ("melanoma", "nevus", "vascular lesion"),
-        "size": (180, 160),
-        "temperature": 1.25,
-        "operating_point": point(0.0312),
-        "evaluations": {"test, raw": evaluate(_scores(), operating_point=None, resamples=100)},
-        "data": {"source": "drawn", "train_pictures": 12},
-        "versions": {"numpy": "2.1", "keras": "3.10"},
-    }
-    return model_card(**{**values, **changes})
-
-
-def test_the_card_says_what_the_model_is_for_what_it_is_made_of_and_how_well_it_did() -> None:
-    text = card()
-    assert "Not a medical device" in text
-    assert "does not mean that a lesion is benign" in text
-    assert "180×160 px" in text
-    assert "melanoma, nevus, vascular lesion" in text
-    assert "`refer` from a melanoma probability of 0.0312" in text
-    assert "- train pictures: 12" in text
-    assert "| melanoma AUC | 1.00 (" in text
-    assert text.index("- keras 3.10") < text.index("- numpy 2.1")
-    assert "nan" not in text.lower().split()
-
-
-def test_the_card_of_a_model_without_a_threshold_promises_no_alert() -> None:
-    text = card(operating_point=None)
-    assert "too few melanomas to choose a threshold" in text
-    assert "`refer`" not in text
-
-
-def test_a_figure_that_cannot_be_computed_is_said_so_on_the_card() -> None:
-    scores = _scores()
-    without = scores.where(~scores.truth[:, 0])
-    text = card(evaluations={"test": evaluate(without, operating_point=None, resamples=100)})
-    assert "| melanoma AUC | not computable |" in text
-
-
-def test_every_set_has_its_column_and_its_number_of_pictures() -> None:
-    evaluation = evaluate(_scores(), operating_point=None, resamples=100)
-    text = card(evaluations={"validation": evaluation, "test, clean": replace(evaluation, pictures=7)})
-    header, rule = [line for line in text.splitlines() if line.startswith("|")][:2]
-    assert header == "| figure (95 % interval) | validation (n=60) | test, clean (n=7) |"
-    assert rule.count("|") == header.count("|")

@@ -208,7 +208,7 @@ def _judge(
         conformal=ConformalSets.fit(validation),
     )
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=seed)
-    bundle = replace(bundle, card=_card(bundle, evaluations))
+    bundle = replace(bundle, card=model_card(bundle, evaluations))
     bundle.save(run / "bundle")
     scored = prepared.manifest.where(np.isin(np.arange(len(prepared.manifest)), rows))
     judging.write_predictions(run / "predictions.csv", scored, bundle, logits)
@@ -300,19 +300,6 @@ def _operating_point(validation: Scores, seed: int) -> tuple[OperatingPoint | No
         return at_sensitivity(TARGET_SENSITIVITY, validation.melanoma(), name="screening", seed=seed), []
     except NotEnoughPositives as error:
         return None, [f"No alert threshold was chosen. {error}"]
-
-
-def _card(bundle: Bundle, evaluations: Mapping[str, Evaluation]) -> str:
-    return model_card(
-        name=bundle.name,
-        classes=bundle.classes,
-        size=bundle.size,
-        temperature=bundle.calibration.temperature,
-        operating_point=bundle.operating_point,
-        evaluations=evaluations,
-        data=bundle.data,
-        versions=bundle.versions,
-    )
 
 
 def curves_of(history: History) -> Curves:
