@@ -74,9 +74,12 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 def test_predictions_metrics_and_a_report_are_left(judged: Judged) -> None:
     assert sorted(file.name for file in judged.out.iterdir()) == [
         "bundle",
+        "checklists.html",
+        "claim.md",
         "metrics.json",
         "predictions.csv",
         "report.html",
+        "tripod-ai.md",
     ]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermalert import page
+from dermalert.bundle.checklist import Run
 from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, RefusedFile, RunError
 from dermalert.intake.audit import audit
@@ -36,6 +37,7 @@ from dermalert.judge.subgroups import age_bands, body_sites, tone_bands
 from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
 from dermalert.stages.auditing import examine, suspect
+from dermalert.stages.checklisting import characteristics, write_checklists
 from dermalert.taxonomy import Label, label_of
 
 BATCH = 32
@@ -271,11 +273,12 @@ def run_evaluate(
         data=labelled.column("source")[0],
         scrutiny={"set": last, **scrutiny.to_json()},
     )
+    summary = data_summary(labelled, refused)
     write_report(
         out / "report.html",
         title=f"{bundle.name} on {labelled.column('source')[0]}",
         evaluations=evaluations,
-        data=data_summary(labelled, refused),
+        data=summary,
         mistakes=worst(views[last], threshold=bundle.operating_point.threshold) if bundle.operating_point else None,
         mistakes_on=last,
         pixels_of=pixels_by_id(labelled),
@@ -285,6 +288,8 @@ def run_evaluate(
         command=command,
         made=made,
     )
+    run = Run(bundle, evaluations, summary, scrutiny, command, characteristics=characteristics(labelled))
+    write_checklists(out, run, made=made)
     return evaluations
 
 
