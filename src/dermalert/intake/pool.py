@@ -114,3 +114,57 @@ def _groups(pooled: Manifest, manifests: Sequence[Manifest]) -> NDArray[np.int64
 def _archive_numbers(pooled: Manifest) -> list[str | None]:
     found = [_ARCHIVE_NUMBER.search(path.rsplit("/", 1)[-1]) for path in pooled.column("path")]
     return [match.group() if match else None for match in found]
+
+
+HAM10000 = "ham10000"
+_HAM_NUMBERS = range(24306, 34321)  # of the ISIC Archive: the training part of its 2018 challenge
+
+
+def collections(manifest: Manifest) -> NDArray[np.object_]:
+    """str (N,): the collection that each photograph was made for, whatever set holds it now.
+
+    Cameras and clinics change with it, so it is what a left-out source must be left out by. Photographs of the ISIC
+    Archive belong to HAM10000 or to what the archive held before it, by their number; others to their own set.
+    """
+    names = []
+    for source, number in zip(manifest.column("source"), _archive_numbers(manifest), strict=True):
+        if number is None:
+            names.append(source)
+        else:
+            names.append(HAM10000 if int(number.removeprefix("ISIC_")) in _HAM_NUMBERS else "older ISIC")
+    return np.array(names, dtype=object)
+
+
+def photographs(pooled: Manifest, believed: Sequence[frozenset[str]]) -> tuple[Manifest, list[frozenset[str]]]:
+    """Each photograph once, with what all sets that hold it say together.
+
+    A photograph that stands in several sets is kept from the last of the pool's sets that are not the studied one, and
+    from that one where no other has it: what is added to a studied set is usually its better source. Its label may then
+    stand for what every set's label allows: `akiec` here and `actinic keratosis` there leave the latter.
+
+    Args:
+        pooled: labelled pictures of a pool.
+        believed: (N,), the diagnoses that each label may stand for.
+
+    Returns:
+        M photographs, in row order, and (M,) what each may be.
+
+    Raises:
+        DataError: two sets contradict each other on a photograph.
+    """
+    order = list(dict.fromkeys(pooled.column("source")))
+    rank = {source: place for place, source in enumerate([*order[1:], order[0]])}
+    ids, sources = pooled.column("image_id"), pooled.column("source")
+    numbers = [number or f"{ids[row]}" for row, number in enumerate(_archive_numbers(pooled))]
+    kept: dict[str, int] = {}
+    allowed: dict[str, frozenset[str]] = {}
+    for row, number in enumerate(numbers):
+        if number not in kept or rank[sources[row]] < rank[sources[kept[number]]]:
+            kept[number] = row
+        allowed[number] = allowed.get(number, believed[row]) & believed[row]
+        if not allowed[number]:
+            raise DataError(f"{pooled.column('path')[row]}: another set says that it shows something else. Audit both.")
+    rows = sorted(kept.values())
+    mask = np.zeros(len(pooled), dtype=np.bool_)
+    mask[rows] = True
+    return pooled.where(mask), [allowed[numbers[row]] for row in rows]

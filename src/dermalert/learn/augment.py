@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalert.errors import RunError
-from dermalert.learn import layers, occlusion
+from dermalert.learn import degrade, layers, occlusion
 from dermalert.learn.backend import backend
 from dermalert.learn.randaugment import RandAugment
 from dermalert.learn.recipes import AUGMENTATIONS
 
 TOGETHER = "all together"
 _NAMES = tuple(AUGMENTATIONS)
-_MOVES = ("flip", "rotate", "zoom", "shift")
-_COLOURS = ("brightness", "contrast", "colour")
+_MOVES = ("flip", "rotate", "zoom", "aspect", "shift")
+_COLOURS = ("brightness", "contrast", "colour", "illuminant")
 # RGB to YIQ (FCC NTSC): luma, and two axes of colour around which hue turns.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -54,22 +55,29 @@ class Augmenter:
 
     Args:
         augment: names of `AUGMENTATIONS` and their strength.
-        size: width and height in pixels.
+        size: width and height in pixels of what comes out.
         seed: other seeds, other pictures.
+        given: width and height of the pictures given; by default `size`. Another size needs an augmentation that moves.
 
     Raises:
         RunError: an unknown name.
         MissingExtra: Keras or TensorFlow is not installed.
     """
 
-    def __init__(self, augment: Mapping[str, float], *, size: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, augment: Mapping[str, float], *, size: tuple[int, int], seed: int, given: tuple[int, int] | None = None
+    ) -> None:
         if unknown := sorted(set(augment) - set(_NAMES)):
             raise RunError(f"There is no augmentation {', '.join(unknown)}. Known: {', '.join(_NAMES)}.")
         self._strength = {name: float(augment[name]) for name in _NAMES if name in augment}
         self._width, self._height = size
+        self._given = given or size
         self._seed = seed
         moves, colours = (any(name in augment for name in names) for names in (_MOVES, _COLOURS))
-        self._change = layers.moving_and_colouring(*size, moves=moves, colours=colours) if moves or colours else None
+        if self._given != size and not moves:
+            raise RunError(f"Pictures of {self._given} can only become {size} by one of {', '.join(_MOVES)}.")
+        change = partial(layers.moving_and_colouring, *size, given=self._given, moves=moves, colours=colours)
+        self._change = change() if moves or colours else None
         strength = self._strength.get("randaugment")
         self._randaugment = RandAugment(strength, width=self._width, height=self._height) if strength else None
         self._mix = _mixing(self._width, self._height) if "mixup" in augment or "cutmix" in augment else None
@@ -86,8 +94,9 @@ class Augmenter:
         draw = _Draw(self._strength, (self._seed, epoch, batch), count)
         pixels = _occluded(pixels, draw)
         if self._change is not None:
-            maps = _maps(draw, self._width, self._height)
+            maps = _maps(draw, *self._given, self._width, self._height)
             pixels = self._change(pixels, maps, _colours(draw), *_levels(draw))
+        pixels = _degraded(pixels, draw)
         if self._randaugment is not None:
             pixels = self._randaugment(pixels, draw.generator("randaugment"))
         return self._mixed(pixels, draw)
@@ -138,21 +147,35 @@ def _occluded(pixels: Pixels, draw: _Draw) -> Pixels:
     return pixels
 
 
-def _maps(draw: _Draw, width: int, height: int) -> Floats:
+def _degraded(pixels: Pixels, draw: _Draw) -> Pixels:
+    """What a camera and a JPEG encoder do comes after all that happens before the lens."""
+    rows = np.flatnonzero(draw.happens("degrade"))
+    if len(rows):
+        pixels = pixels.copy()
+    for row in rows:
+        pixels[row] = degrade.degraded(pixels[row], draw.generator("degrade", int(row)))
+    return pixels
+
+
+def _maps(draw: _Draw, width: int, height: int, made_width: int, made_height: int) -> Floats:
     """For each picture, where its pixels come from: `layers.warp_layer`'s maps, float32 (B, 6)."""
-    (turn,), (nearer,) = draw.either_way("rotate"), draw.either_way("zoom")
+    (turn,), (nearer,), (stretch,) = (draw.either_way(name) for name in ("rotate", "zoom", "aspect"))
     right, down = draw.either_way("shift", 2) * [[width], [height]]
     mirror_x, mirror_y = 1 - 2 * draw.happens("flip", 2).astype(int)
     scale = np.where(nearer < 0, 1 - nearer, 1 / (1 + nearer))
+    wider = np.where(stretch < 0, 1 - stretch, 1 / (1 + stretch)) ** 0.5
     cosine, sine = np.cos(2 * np.pi * turn) * scale, np.sin(2 * np.pi * turn) * scale
-    a, b, d, e = cosine * mirror_x, -sine * mirror_y, sine * mirror_x, cosine * mirror_y
-    x, y = (width - 1) / 2, (height - 1) / 2
-    maps = np.stack([a, b, x - a * x - b * y + right, d, e, y - d * x - e * y + down], axis=1)
+    a, b = cosine * mirror_x * wider, -sine * mirror_y * wider
+    d, e = sine * mirror_x / wider, cosine * mirror_y / wider
+    a, b, d, e = a * width / made_width, b * width / made_height, d * height / made_width, e * height / made_height
+    x, y, made_x, made_y = ((side - 1) / 2 for side in (width, height, made_width, made_height))
+    maps = np.stack([a, b, x - a * made_x - b * made_y + right, d, e, y - d * made_x - e * made_y + down], axis=1)
     return maps.astype(np.float32)
 
 
 def _colours(draw: _Draw) -> Floats:
-    """For each picture, what its RGB is multiplied by: hue turned, saturation scaled, luma kept; float32 (B, 3, 3).
+    """For each picture, what its RGB is multiplied by: hue turned, saturation scaled, luma kept, and then each channel
+    by itself; float32 (B, 3, 3).
 
     The turn is made in YIQ, so it is linear (Haeberli, Matrix operations for image processing, 1993).
     """
@@ -162,7 +185,8 @@ def _colours(draw: _Draw) -> Floats:
     change[:, 1, 1] = change[:, 2, 2] = np.cos(np.pi * hue) * (1 + saturation)
     change[:, 2, 1] = np.sin(np.pi * hue) * (1 + saturation)
     change[:, 1, 2] = -change[:, 2, 1]
-    product: Floats = (np.linalg.inv(_YIQ) @ change @ _YIQ).transpose(0, 2, 1).astype(np.float32)
+    lamp = 1 + draw.either_way("illuminant", 3).T[:, :, None]
+    product: Floats = (lamp * (np.linalg.inv(_YIQ) @ change @ _YIQ)).transpose(0, 2, 1).astype(np.float32)
     return product
 
 

@@ -143,6 +143,46 @@ def balanced_order(rows: Rows, classes: Rows, rng: np.random.Generator) -> Rows:
     return order
 
 
+def tempered_order(rows: Rows, strata: Rows, rng: np.random.Generator) -> Rows:
+    """An epoch of as many rows as there are, in which a stratum has turns as the square root of its pictures.
+
+    Between each picture equally often, which leaves rare diagnoses and small sources to a few batches, and each stratum
+    equally often, which shows the few pictures of the rarest hundreds of times.
+
+    Args:
+        rows: int64 (T,), the training rows.
+        strata: int64 (N,), the stratum of each picture, such as its class within its data set.
+        rng: decides which pictures have one turn more, and the order.
+    """
+    _check(rows, strata)
+    present, counts = np.unique(strata[rows], return_counts=True)
+    ideal = len(rows) * np.sqrt(counts) / np.sqrt(counts).sum()
+    turns = np.floor(ideal).astype(np.int64)
+    turns[np.argsort(turns - ideal, kind="stable")[: len(rows) - turns.sum()]] += 1
+    parts = [_in_turns(rows[strata[rows] == each], count, rng) for each, count in zip(present, turns, strict=True)]
+    order: Rows = rng.permutation(np.concatenate(parts))
+    return order
+
+
+def class_shares(allowed: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Maximum-likelihood share of each class where some labels stand for several: float64 (C,), sum 1.
+
+    Expectation maximization over how each coarse label divides among its classes (Dempster, Laird, Rubin 1977), from
+    equal shares.
+
+    Args:
+        allowed: bool (N, C), true for each class that a label may stand for; one at least.
+        weights: float64 (N,), how much each picture counts; by default alike.
+    """
+    kinds, inverse = np.unique(allowed, axis=0, return_inverse=True)
+    mass = np.bincount(inverse, weights=weights, minlength=len(kinds))
+    shares = np.full(allowed.shape[1], 1 / allowed.shape[1])
+    for _ in range(200):
+        parts = kinds * shares
+        shares = mass @ (parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-300)) / mass.sum()
+    return shares
+
+
 def log_prior(classes: Rows, rows: Rows, count: int) -> NDArray[np.float32]:
     """How common each class is among the training rows, for logit adjustment (Menon et al., ICLR 2021).
 

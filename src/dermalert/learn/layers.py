@@ -45,13 +45,14 @@ class Compiled:
 
         try:  # traced and compiled here, not by the thread that calls it first
             self._run = tf.function(rounded, input_signature=signature, jit_compile=True).get_concrete_function()
-            self._run(*self._nothing)
+            self._made = tuple(self._run(*self._nothing).shape[1:])
         except (tf.errors.OpError, ValueError):  # a TensorFlow without its compiler: slower, the same pictures
             self._run = tf.function(rounded, input_signature=signature).get_concrete_function()
+            self._made = tuple(self._run(*self._nothing).shape[1:])
 
     def __call__(self, *arrays: NDArray[Any]) -> NDArray[np.uint8]:
         """The changed pictures, uint8 (B, H, W, 3), of any B."""
-        changed = np.empty_like(arrays[0])
+        changed = np.empty((len(arrays[0]), *self._made), np.uint8)
         for start in range(0, len(changed), _CHUNK):
             chunk = [array[start : start + _CHUNK] for array in arrays]
             if (count := len(chunk[0])) < _CHUNK:
@@ -60,25 +61,33 @@ class Compiled:
         return changed
 
 
-def moving_and_colouring(width: int, height: int, *, moves: bool = True, colours: bool = True) -> Compiled:
+def moving_and_colouring(
+    width: int, height: int, *, given: tuple[int, int] | None = None, moves: bool = True, colours: bool = True
+) -> Compiled:
     """Both layers in one: takes uint8 pictures, maps, and colours, contrast and brightness; or leaves one of them out.
 
     See `warp_layer` and `recolour_layer`. All of a picture's numbers must be given; those left out are not looked at.
+
+    Args:
+        width: of what comes out, as `height`.
+        given: width and height of the pictures given; by default those of what comes out.
     """
     tf = backend().tf
-    warp, recolour = warp_layer()(dtype="float32"), recolour_layer()(dtype="float32")
+    warp, recolour = warp_layer()(width, height, dtype="float32"), recolour_layer()(dtype="float32")
 
     def change(pixels: Any, maps: Any, *how: Any) -> Any:
         moved = warp(pixels, maps) if moves else tf.cast(pixels, tf.float32)
         return recolour(moved, *how) if colours else moved
 
     numbers: list[tuple[tuple[int, ...], type]] = [(shape, np.float32) for shape in ((6,), (3, 3), (), ())]
-    return Compiled(change, ((height, width, 3), np.uint8), *numbers)
+    given_width, given_height = given or (width, height)
+    return Compiled(change, ((given_height, given_width, 3), np.uint8), *numbers)
 
 
 @lru_cache(maxsize=1)
 def warp_layer() -> Any:
-    """The class `Warp`: pictures float32 or uint8 (B, H, W, C) seen through maps float32 (B, 6), float32 again.
+    """The class `Warp`, of a width and a height: pictures float32 or uint8 (B, H, W, C) seen through maps float32
+    (B, 6), float32 again.
 
     A map (a, b, c, d, e, f) takes the pixel (x, y) of the result to (ax + by + c, dx + ey + f) of the picture. Between
     pixels it interpolates bilinearly; beyond the edge the picture is mirrored.
@@ -88,8 +97,12 @@ def warp_layer() -> Any:
     class Warp(keras.layers.Layer):  # type: ignore[misc, name-defined]
         """Affine maps with one bilinear interpolation and mirrored edges."""
 
+        def __init__(self, width: int, height: int, **options: Any) -> None:
+            super().__init__(**options)
+            self._size = width, height
+
         def call(self, pixels: Any, maps: Any) -> Any:
-            return _warped(pixels, maps, keras.ops)
+            return _warped(pixels, maps, self._size, keras.ops)
 
     return Warp
 
@@ -112,11 +125,11 @@ def recolour_layer() -> Any:
     return Recolour
 
 
-def _warped(pixels: Any, maps: Any, ops: Any) -> Any:
+def _warped(pixels: Any, maps: Any, size: tuple[int, int], ops: Any) -> Any:
     height, width, channels = pixels.shape[1:]
     maps = ops.expand_dims(maps, (2, 3))
-    x = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, width))
-    y = ops.reshape(ops.arange(height, dtype="float32"), (1, height, 1))
+    x = ops.reshape(ops.arange(size[0], dtype="float32"), (1, 1, size[0]))
+    y = ops.reshape(ops.arange(size[1], dtype="float32"), (1, size[1], 1))
     left, right_share = _neighbours(maps[:, 0] * x + maps[:, 1] * y + maps[:, 2], width, ops)
     above, below_share = _neighbours(maps[:, 3] * x + maps[:, 4] * y + maps[:, 5], height, ops)
     first = ops.reshape(ops.arange(ops.shape(pixels)[0], dtype="int32") * (height * width), (-1, 1, 1))

@@ -62,6 +62,38 @@ def stages(model: Any) -> tuple[tuple[Any, ...], ...]:
     return (head, *reversed(groups))
 
 
+def divided(model: Any, frozen_stages: int) -> tuple[Any, Any]:
+    """The model in two: what its lowest stages make of pictures, compiled and never learning, and the rest.
+
+    Both halves share their weights with `model`.
+
+    Raises:
+        RunError: the network has no such stages to freeze.
+    """
+    backbone = _backbone(model)
+    if backbone is None or backbone.name != packaged.NAME or not 0 < frozen_stages < packaged.STAGES:
+        raise RunError(f"Only mobilenetv2 can leave its lowest stages as they are, 1 to {packaged.STAGES - 1} of them.")
+    keras, tf = backend()
+    names = [layer.name for layer in backbone.layers]
+    last = max(place for place, name in enumerate(names) if name.startswith(f"stage{frozen_stages}_"))
+    border = backbone.layers[last].output
+    place = model.layers.index(backbone)
+    lower = keras.Model(backbone.input, border)
+    before, after = model.layers[1:place], model.layers[place + 1 :]
+
+    def trunk(pixels: Any) -> Any:
+        maps = tf.cast(pixels, tf.float32)
+        for layer in before:
+            maps = layer(maps)
+        return lower(maps, training=False)
+
+    features = keras.Input(border.shape[1:], name="features")
+    maps = keras.Model(border, backbone.output)(features)
+    for layer in after:
+        maps = layer(maps)
+    return tf.function(trunk, reduce_retracing=True), keras.Model(features, maps)
+
+
 def as_scored(model: Any, views: int) -> Any:
     """The model that scores: `model` itself, or the mean of its logits over the picture and its mirror images.
 

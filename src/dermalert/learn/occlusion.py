@@ -1,4 +1,4 @@
-"""Hairs and rulers, drawn over training pictures.
+"""Hairs, rulers, marker strokes and black frames, drawn over training pictures.
 
 Comes in: a picture's size and a random generator. Goes out: how much of each pixel the artefact covers, and in which
 colour. `drawn.artefacts` paints the like on the cartoons; these need no picture library and lie on real pictures.
@@ -75,7 +75,40 @@ def ruler(width: int, height: int, rng: np.random.Generator) -> Occlusion:
     return Occlusion(share.T if upright else share, dark.astype(np.float32))
 
 
-DRAWN = {"hair": hairs, "ruler": ruler}
+def ink(width: int, height: int, rng: np.random.Generator) -> Occlusion:
+    """A few strokes of a surgical marker: violet, blue, green or black, mostly near the edge."""
+    short, count, steps = min(width, height), int(rng.integers(1, 5)), np.linspace(-0.5, 0.5, 2 * max(width, height))
+    length = short * rng.uniform(0.15, 0.7, size=(count, 1))
+    angle = rng.uniform(0, 2 * np.pi, size=(count, 1)) + rng.normal(0, 1.5, size=(count, 1)) * steps
+    around = rng.uniform(0, 2 * np.pi, size=count)
+    far = rng.uniform(0.3, 0.55, size=count)
+    middle = 0.5 + far * np.stack([np.cos(around), np.sin(around)])
+    places = np.cumsum(np.stack([np.cos(angle), np.sin(angle)]), axis=2) * (length / len(steps))
+    places += middle[..., None] * [[[width]], [[height]]] - places.mean(axis=2, keepdims=True)
+    thick = short * rng.uniform(0.015, 0.05, size=(count, 1))
+    colour = np.array(INKS[int(rng.integers(len(INKS)))], np.float32) * np.float32(rng.uniform(0.7, 1.2))
+    return Occlusion(_strokes(places, thick, width, height) * np.float32(rng.uniform(0.4, 0.9)), colour)
+
+
+INKS = ((75, 40, 130), (40, 60, 150), (30, 110, 100), (35, 35, 45))
+
+
+def frame(width: int, height: int, rng: np.random.Generator) -> Occlusion:
+    """The black around the round window of a dermoscope, or black bars along the sides."""
+    x = np.abs((np.arange(width) + 0.5) / width - rng.uniform(0.47, 0.53)) * 2
+    y = np.abs((np.arange(height)[:, None] + 0.5) / height - rng.uniform(0.47, 0.53)) * 2
+    if rng.random() < 0.7:
+        radius = rng.uniform(0.85, 1.3)
+        beyond = np.hypot(x * rng.uniform(0.9, 1.1), y) - radius
+    else:
+        beyond = np.maximum(x - rng.uniform(0.75, 1.05), y - rng.uniform(0.75, 1.05))
+    soft = rng.uniform(0.01, 0.15)
+    share = np.clip(beyond / soft + 0.5, 0, 1).astype(np.float32)
+    dark = rng.uniform(0, 30) * np.ones(3)
+    return Occlusion(share, dark.astype(np.float32))
+
+
+DRAWN = {"hair": hairs, "ruler": ruler, "ink": ink, "frame": frame}
 
 
 def covered(picture: NDArray[np.uint8], occlusion: Occlusion) -> NDArray[np.uint8]:

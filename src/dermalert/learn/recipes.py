@@ -17,7 +17,7 @@ from dermalert.errors import RunError
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
 KEPT = ("best", "last")
-BALANCES = ("none", "augmentor", "class-weights", "sampling")
+BALANCES = ("none", "augmentor", "class-weights", "sampling", "tempered")
 LOSSES = ("cross-entropy", "focal", "logit-adjusted")
 PREPARATIONS = ("shades-of-gray", "remove-vignette")
 VIEWS = (1, 4)
@@ -35,6 +35,12 @@ AUGMENTATIONS: dict[str, tuple[str, float]] = {
     "ruler": ("chance of a drawn ruler", 1.0),
     "mixup": ("two pictures blended, by a share from Beta(a, a) with this a", 10.0),
     "cutmix": ("a patch of another picture, its area by Beta(a, a) with this a", 10.0),
+    # A name's place seeds its chance: add at the end.
+    "aspect": ("stretched along one axis and squeezed along the other by at most this share", 0.9),
+    "illuminant": ("each of red, green and blue by at most this share, as under another lamp", 0.9),
+    "ink": ("chance of drawn marker strokes", 1.0),
+    "frame": ("chance of a drawn black frame, round or straight", 1.0),
+    "degrade": ("chance of lost resolution and strong JPEG compression", 1.0),
 }
 
 
@@ -56,6 +62,7 @@ class Recipe:
         backbone_rate: factor of the learning rate from the head to the last stage of a backbone.
         depth_decay: factor of the learning rate from one stage of a backbone to the next one below.
         frozen_epochs: epochs at the beginning in which only the head learns.
+        frozen_stages: so many of a backbone's lowest stages never learn.
         patience: epochs without a lower validation loss after which training stops.
         keep: which epoch's weights are kept: `best`, of the lowest validation loss, or `last`.
         precision: `float32`, `mixed_bfloat16` (weights stay float32, arithmetic is bfloat16), or
@@ -65,7 +72,8 @@ class Recipe:
             `shades-of-gray`, `remove-vignette`.
         augment: how training pictures are changed by chance, names of `AUGMENTATIONS` and their strength.
         balance: what is done about rare classes, on training pictures only: `none`; `augmentor`, filled up by the
-            Augmentor library to the largest; `class-weights` in the loss; `sampling`, each class as often.
+            Augmentor library to the largest; `class-weights` in the loss; `sampling`, each class as often;
+            `tempered`, each class of each data set as often as the square root of its pictures.
         loss: `cross-entropy`; `focal` (Lin et al., ICCV 2017); `logit-adjusted` (Menon et al., ICLR 2021).
         views: mirror images that are averaged when a picture is scored: 1, or all 4.
         pooled: whether it also learns from the other sets that a study is given.
@@ -84,6 +92,7 @@ class Recipe:
     backbone_rate: float = 1.0
     depth_decay: float = 1.0
     frozen_epochs: int = 0
+    frozen_stages: int = 0
     patience: int = 5
     keep: str = "best"
     precision: str = "auto"
@@ -102,7 +111,7 @@ class Recipe:
         for name in ("batch_size", "epochs", "patience"):
             if getattr(self, name) < 1:
                 self._refuse(name, "it must be 1 or more")
-        for name in ("frozen_epochs", "seed"):
+        for name in ("frozen_epochs", "frozen_stages", "seed"):
             if getattr(self, name) < 0:
                 self._refuse(name, "it must be 0 or more")
         if not self.learning_rate > 0:

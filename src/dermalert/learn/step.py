@@ -65,6 +65,7 @@ class Step:
         rates: Sequence[float] | None = None,
         focal: bool = False,
         offset: NDArray[np.float32] | None = None,
+        takes: str = "uint8",
     ) -> None:
         """
         Args:
@@ -72,6 +73,7 @@ class Step:
             rates: each stage's factor of the learning rate; by default 1.
             focal: minimise the focal loss.
             offset: float32 (C,), added to the logits in the loss, not in the model.
+            takes: the type of what the model is given.
         """
         tf = backend().tf
         self.model = model
@@ -89,7 +91,7 @@ class Step:
         self._steps = tf.Variable(tf.zeros(2, tf.int64), trainable=False)
         height, width, channels = model.input_shape[1:]
         signature = [
-            tf.TensorSpec((None, height, width, channels), tf.uint8),
+            tf.TensorSpec((None, height, width, channels), takes),
             *(tf.TensorSpec((None, classes), tf.float32) for _ in range(2)),
             *(tf.TensorSpec((None,), tf.float32) for _ in range(2)),
         ]

@@ -35,6 +35,7 @@ WEIGHTS_SHA256 = "272e192299cea5154cac0510ce9a147b834ed584ef00d6d86bf040b3e08510
 _WEIGHTS = "mobilenetv2-imagenet.npz"
 
 FIRST, LAST = 32, 1280
+STAGES = 5  # each at half the resolution of the one before
 # Expansion, channels, repeats, and the stride of the first repeat.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

@@ -1,0 +1,201 @@
+"""Several networks trained at once on one frozen trunk: the folds of a cross-validation, or one network a left-out set.
+
+Comes in: pixels, labels, and for each member the rows that it learns from. Goes out: a trained model a member.
+
+All members start from the same backbone and leave its lowest stages as they are. What these make of an augmented batch
+is therefore the same for all and is computed once; each member then learns from its own rows of the batch. Five folds
+cost about half of five trainings, and see the same pictures in the same order. Nothing is chosen on held-out rows:
+training runs for as many epochs as the recipe says, and the last weights are kept.
+
+    run/members.json      the recipe, and a fingerprint of the data and the members
+    run/members.npz       weights and optimizers of all members after the last whole epoch
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermalert.errors import RunError
+from dermalert.learn import balance, networks
+from dermalert.learn.augment import Augmented, Augmenter
+from dermalert.learn.backend import backend
+from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
+from dermalert.learn.pipeline import batches
+from dermalert.learn.recipes import Recipe
+from dermalert.learn.step import Labels, State, Step
+
+Rows = NDArray[np.int64]
+_ABOUT, _STATE = "members.json", "members.npz"
+_WARM_UP = 0.03  # of the training, in which the rate climbs to its height
+
+
+def fit_members(
+    pixels: NDArray[np.uint8],
+    allowed: NDArray[np.bool_],
+    strata: Rows,
+    members: Mapping[str, Rows],
+    recipe: Recipe,
+    run: Path,
+    *,
+    shown: tuple[int, int],
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Trains all members, or goes on where `run` stopped.
+
+    Args:
+        pixels: uint8 (N, H, W, 3) at the recipe's size.
+        allowed: bool (N, C), the classes that each label may stand for.
+        strata: int64 (N,), what `balance.tempered_order` keeps in proportion.
+        members: name -> int64 (T,), the rows that it learns from.
+        recipe: its backbone, rates, augmentation and number of epochs. The loss is logit-adjusted with the class shares
+            of what each member is shown, so that logits know no prevalence.
+        run: folder for checkpoints.
+        shown: width and height at which training pictures are shown. Smaller than the recipe's size is faster and no
+            loss: augmentation makes objects larger than scoring does (Touvron et al., NeurIPS 2019).
+
+    Returns:
+        name -> keras.Model, float32, from (N, H, W, 3) at the recipe's size to logits (N, C).
+
+    Raises:
+        RunError: `run` holds another training, or one and `resume` is off; the recipe blends pictures, freezes
+            nothing, or training diverged.
+    """
+    _check(recipe)
+    lessons = {name: _Member(rows, allowed, strata, recipe, shown) for name, rows in members.items()}
+    trunk = next(iter(lessons.values())).trunk
+    done = _begin(lessons, pixels, allowed, strata, members, recipe, shown, run, resume)
+    every = np.unique(np.concatenate(list(members.values())))
+    augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
+    for number in range(done + 1, recipe.epochs + 1):
+        order = balance.tempered_order(every, strata, np.random.default_rng((recipe.seed, number)))
+        _epoch(lessons, trunk, pixels, order, augmenter, recipe, number, progress)
+        states = {f"{name}|{key}": array for name, each in lessons.items() for key, array in each.step.state().items()}
+        write_arrays(run / _STATE, states, {"epochs": number})
+    return {name: each.scored(recipe) for name, each in lessons.items()}
+
+
+class _Member:
+    """One network: its own head and upper stages, and the rows that it may learn from."""
+
+    def __init__(
+        self, rows: Rows, allowed: NDArray[np.bool_], strata: Rows, recipe: Recipe, shown: tuple[int, int]
+    ) -> None:
+        from dataclasses import replace
+
+        self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
+        self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
+        stages = networks.stages(self.model)
+        learning = stages[: len(stages) - recipe.frozen_stages]
+        rates = [1.0, *(recipe.backbone_rate * recipe.depth_decay**depth for depth in range(len(learning) - 1))]
+        offset = np.log(balance.class_shares(allowed[rows], _turns(strata[rows])) + 1e-4).astype(np.float32)
+        self.step = Step(upper, stages=learning, rates=rates, offset=offset, takes="float32")
+        self._learns = np.isin(np.arange(len(allowed)), rows)
+        self._allowed = allowed.astype(np.float32)
+
+    def learn(self, features: Any, rows: Rows, rate: float) -> tuple[float, int, int]:
+        """From its own rows of a batch: summed loss, hits, and how many rows it learned from."""
+        mine = np.flatnonzero(self._learns[rows])
+        if not len(mine):
+            return 0.0, 0, 0
+        part = features if len(mine) == len(rows) else backend().tf.gather(features, mine)
+        loss, hits = self.step.train(part, Labels.plain(self._allowed[rows[mine]]), rate)
+        return loss, hits, len(mine)
+
+    def scored(self, recipe: Recipe) -> Any:
+        """The same weights in a network at the recipe's size."""
+        made = networks.build(recipe, self.model.output_shape[-1])
+        for variable, learned in zip(made.trainable_variables, self.model.trainable_variables, strict=True):
+            variable.assign(learned)
+        return made
+
+
+def _turns(strata: Rows) -> NDArray[np.float64]:
+    """How much each picture counts in what `balance.tempered_order` shows."""
+    _, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    weights: NDArray[np.float64] = 1 / np.sqrt(counts[inverse])
+    return weights
+
+
+def _epoch(
+    lessons: Mapping[str, _Member],
+    trunk: Any,
+    pixels: NDArray[np.uint8],
+    order: Rows,
+    augmenter: Augmenter,
+    recipe: Recipe,
+    number: int,
+    progress: bool,
+) -> None:
+    def change(batch: NDArray[np.uint8], index: int) -> Augmented:
+        return augmenter(batch, epoch=number, batch=index)
+
+    told = np.zeros(3)
+    with tqdm(total=len(order), desc=f"epoch {number}/{recipe.epochs}", unit="picture", disable=not progress) as bar:
+        done = 0
+        for rows, made in batches(pixels, order, recipe.batch_size, change=change):
+            rate = _rate(recipe, (number - 1 + done / len(order)) / recipe.epochs)
+            features = trunk(made.pixels)
+            told += np.sum([member.learn(features, rows, rate) for member in lessons.values()], axis=0)
+            if not np.isfinite(told[0]):
+                raise RunError(f"The loss became {told[0]} in epoch {number}. Lower the learning rate.")
+            done += len(rows)
+            bar.set_postfix(loss=f"{told[0] / told[2]:.3f}", accuracy=f"{told[1] / told[2]:.3f}", refresh=False)
+            bar.update(len(rows))
+
+
+def _rate(recipe: Recipe, progress: float) -> float:
+    """A short climb, then half a cosine down to 0."""
+    return recipe.learning_rate * min(1.0, progress / _WARM_UP) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _check(recipe: Recipe) -> None:
+    if {"mixup", "cutmix"} & set(recipe.augment):
+        raise RunError("Members cannot blend pictures: the other half might be one that a member must not see.")
+    if not recipe.frozen_stages:
+        raise RunError("Members share their lowest stages: `frozen_stages` must be 1 or more.")
+    if recipe.precision != "float32":
+        raise RunError("Members are trained in float32.")
+
+
+def _begin(
+    lessons: Mapping[str, _Member],
+    pixels: NDArray[np.uint8],
+    allowed: NDArray[np.bool_],
+    strata: Rows,
+    members: Mapping[str, Rows],
+    recipe: Recipe,
+    shown: tuple[int, int],
+    run: Path,
+    resume: bool,
+) -> int:
+    """Claims the run folder or restores what it holds; the number of epochs done."""
+    digest = hashlib.sha256(repr((pixels.shape, shown, sorted(members))).encode())
+    for array in (allowed, strata, *(members[name] for name in sorted(members))):
+        digest.update(np.ascontiguousarray(array).data)
+    about = {"recipe": json.loads(recipe.to_json()), "data": digest.hexdigest()}
+    file = run / _ABOUT
+    if not file.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(about, indent=2))
+        return 0
+    if not resume:
+        raise RunError(f"{run} holds a training. Go on with it with --resume, or name another folder.")
+    if json.loads(file.read_text(encoding="utf-8")) != about:
+        raise RunError(f"{run} was begun with another recipe or on other data. Name another folder.")
+    if not (run / _STATE).exists():
+        return 0
+    arrays, told = read_arrays(run / _STATE)
+    for name, member in lessons.items():
+        state: State = {key.split("|", 1)[1]: array for key, array in arrays.items() if key.split("|", 1)[0] == name}
+        member.step.restore(state)
+    return int(told["epochs"])
