@@ -73,8 +73,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, count=count, decimal=decimal)
-    style = (_ROOM / "page.css").read_text(encoding="utf-8")
-    environment.globals["css"] = Markup(style)  # noqa: S704 (our own file)
+    style = [(_ROOM / name).read_text(encoding="utf-8") for name in ("chart.css", "page.css")]
+    environment.globals["css"] = Markup("".join(style))  # noqa: S704 (our own file)
     return environment
 
 
