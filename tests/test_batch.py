@@ -27,7 +27,7 @@ from dermalert.stages.scoring import run_score
 from graphs import CLASSES, bundle, graph, paint, point
 
 RED, GREEN, BLUE = (220, 40, 40), (40, 220, 40), (40, 40, 220)
-COLUMNS = "path,status,melanoma,malignant,alert,diagnosis,p_melanoma,p_nevus,p_vascular_lesion,ood,quality,message"
+COLUMNS = "path,status,melanoma,malignant,alert,diagnosis,p_melanoma,p_nevus,p_vascular_lesion,ood,quality,message,set"
 
 
 def found(*paths: Path, **options: object) -> list[Finding]:
@@ -103,6 +103,58 @@ def test_an_alert_is_raised_at_the_threshold_itself_and_not_a_hair_below(
         assert again.alert == alert, threshold
 
 
+def test_a_prevalence_changes_the_probabilities_as_bayes_says_and_no_alert_and_no_set(tmp_path: Path) -> None:
+    pictures = [paint(tmp_path / f"{red}.png", (red, 120, 40)) for red in range(0, 256, 25)]
+    asked = bundle(prevalence={"melanoma": 0.25, "nevus": 0.5, "vascular lesion": 0.25})
+    before, after = (list(score(pictures, asked, prevalence=share)) for share in (None, 0.01))
+    for one, other in zip(before, after, strict=True):
+        assert one.melanoma is not None
+        assert other.melanoma is not None
+        odds = one.melanoma / (1 - one.melanoma) * (0.01 / 0.99) / (0.25 / 0.75)
+        assert other.melanoma == pytest.approx(odds / (1 + odds))
+        assert sum(other.probabilities) == pytest.approx(1)
+        assert other.melanoma == other.probabilities[0]
+        assert other.diagnosis == CLASSES[int(np.argmax(other.probabilities))]
+        assert (other.alert, other.possible) == (one.alert, one.possible)
+    assert {one.alert for one in after} == {"refer", "none"}
+    assert any(one.alert == "refer" and (one.melanoma or 0) < 0.5 for one in after)
+    assert any(one.diagnosis != other.diagnosis for one, other in zip(before, after, strict=True))
+
+
+def test_the_operating_point_asked_for_decides_and_the_first_where_none_is(tmp_path: Path) -> None:
+    picture = paint(tmp_path / "x.png", (128, 128, 128))
+    made = bundle(operating_points=(point(0.1), replace(point(0.9), name="specific")))
+    asked = [next(score([picture], made, point=name)).alert for name in (None, "screening", "specific")]
+    assert asked == ["refer", "refer", "none"]
+    with pytest.raises(BundleError, match=r"no operating point 'strict'. It has: screening, specific"):
+        score([picture], made, point="strict")
+
+
+def test_a_prevalence_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
+    picture = paint(tmp_path / "x.png", RED)
+    with pytest.raises(DataError, match="between 0 and 1"):
+        next(score([picture], bundle(), prevalence=1.0))
+    with pytest.raises(DataError, match="not calibrated on melanomas and others"):
+        next(
+            score(
+                [picture],
+                bundle(threshold=None, classes=("nevus", "dermatofibroma", "vascular lesion")),
+                prevalence=0.1,
+            )
+        )
+
+
+def test_the_set_names_what_cannot_be_ruled_out_the_likeliest_first(tmp_path: Path) -> None:
+    pictures = [paint(tmp_path / "red.png", RED), paint(tmp_path / "grey.png", (128, 140, 120)), tmp_path / "none.png"]
+    told = list(score(pictures, bundle()))
+    assert [one.possible for one in told] == [("melanoma",), ("nevus", "melanoma", "vascular lesion"), ()]
+    stream = io.StringIO()
+    write_csv(told, CLASSES, stream)
+    table = list(csv.DictReader(stream.getvalue().splitlines()))
+    assert [row["set"] for row in table] == ["melanoma", "nevus; melanoma; vascular lesion", ""]
+    assert next(score(pictures, bundle(conformal=None))).possible == ()
+
+
 def test_a_bundle_without_a_threshold_gives_no_alert_and_no_all_clear(tmp_path: Path) -> None:
     (one,) = score([paint(tmp_path / "x.png", RED)], bundle(threshold=None))
     assert (one.status, one.alert) == ("scored", None)
@@ -173,7 +225,7 @@ def test_the_corpus_becomes_a_table_that_any_reader_splits_alike(corpus: Path, h
     for row in table:
         if row["status"] == "error":
             assert row["message"]
-            assert {row[name] for name in COLUMNS.split(",")[2:-1]} == {""}
+            assert {row[name] for name in COLUMNS.split(",") if name not in ("path", "status", "message")} == {""}
         else:
             assert 0 <= float(row["melanoma"]) <= 1
             assert row["alert"] in {"refer", "none"}
@@ -329,7 +381,8 @@ def test_json_lines_hold_numbers_and_nulls(home: Path) -> None:
     assert list(good) == list(bad) == COLUMNS.split(",")
     assert isinstance(good["melanoma"], float)
     assert good["ood"] is good["quality"] is None
-    assert {bad[name] for name in COLUMNS.split(",")[2:-1]} == {None}
+    assert {bad[name] for name in COLUMNS.split(",")[2:-2]} == {None}
+    assert (good["set"], bad["set"]) == ("melanoma", "")
     assert "empty" in bad["message"]
 
 

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dermalert.bundle import format as bundle_format
 from dermalert.bundle.format import CARD, FACTS, GATE, MODEL, Bundle
 from dermalert.errors import BundleError
 from dermalert.judge.calibration import Calibration
-from graphs import bundle, graph
+from graphs import bundle, graph, point
 
 NEWER = bundle(
     threshold=0.25,
@@ -65,6 +66,28 @@ def test_the_same_bundle_gives_the_same_bytes(saved: Path, tmp_path: Path) -> No
     bundle().save(tmp_path / "again")
     for file in (FACTS, MODEL, CARD):
         assert (saved / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_operating_points_are_had_by_name_and_the_first_is_the_default() -> None:
+    made = bundle(operating_points=(point(0.1), replace(point(0.9), name="specific")))
+    assert made.operating_point == made.point("screening") == point(0.1)
+    assert made.point("specific").threshold == 0.9
+    with pytest.raises(BundleError, match=r"no operating point 'strict'. It has: screening, specific\."):
+        made.point("strict")
+    assert bundle(threshold=None).operating_point is None
+    with pytest.raises(BundleError, match=r"It has: none\."):
+        bundle(threshold=None).point("screening")
+
+
+def test_the_shipped_bundle_is_the_one_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_format, "files", lambda _: tmp_path)
+    with pytest.raises(BundleError, match="0 models ship with this installation"):
+        Bundle.shipped()
+    bundle().save(tmp_path / "releases" / "some")
+    assert Bundle.shipped() == bundle()
+    bundle().save(tmp_path / "releases" / "other")
+    with pytest.raises(BundleError, match="2 models ship"):
+        Bundle.shipped()
 
 
 # A save that breaks off

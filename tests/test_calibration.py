@@ -1,4 +1,4 @@
-"""A temperature makes promises come true, keeps every ranking, and says when it cannot be known."""
+"""Calibration makes promises come true, says when it cannot be known, and follows a clinic's own prevalence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dermalert.errors import DataError
-from dermalert.judge.calibration import HIGHEST, LOWEST, Calibration, TemperatureAtBound, reliability_bins
+from dermalert.judge.calibration import (
+    HIGHEST,
+    LOWEST,
+    Calibration,
+    TemperatureAtBound,
+    at_prevalence,
+    class_shares,
+    reliability_bins,
+)
 from dermalert.judge.metrics import calibration_error
 
 Pictures = tuple[NDArray[np.float64], NDArray[np.bool_]]
@@ -101,6 +109,115 @@ def test_a_coarse_label_counts_by_the_probability_of_all_its_classes() -> None:
     coarse = truth.copy()
     coarse[:, :2] |= truth[:, :2].any(axis=1, keepdims=True)  # the first two classes not told apart
     assert Calibration.fit(logits, coarse, bias=False).temperature == pytest.approx(2.0, rel=0.1)
+
+
+# Biases
+
+
+BIAS = (0.9, -0.4, -0.8, 0.3)
+
+
+def with_bias(seed: int, count: int) -> Pictures:
+    """Logits that lack a known bias, and were multiplied by 2."""
+    logits, truth = drawn(seed, count, 1.0)
+    return (logits - np.array(BIAS)) * 2, truth
+
+
+def test_a_known_temperature_and_bias_are_found_again() -> None:
+    fitted = Calibration.fit(*with_bias(5, 6000), bias=True)
+    assert fitted.temperature == pytest.approx(2.0, rel=0.08)
+    assert fitted.bias == pytest.approx(BIAS, abs=0.12)
+    assert sum(fitted.bias) == pytest.approx(0, abs=1e-9)
+
+
+def test_with_a_bias_each_class_is_promised_as_often_as_it_happens() -> None:
+    logits, truth = with_bias(6, 6000)
+    new, happened = with_bias(7, 6000)
+    means = [Calibration.fit(logits, truth, bias=bias).apply(new).mean(axis=0) for bias in (False, True)]
+    assert np.abs(means[0] - happened.mean(axis=0)).max() > 0.05
+    np.testing.assert_allclose(means[1], happened.mean(axis=0), atol=0.02)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32))
+def test_a_bias_never_fits_worse_than_a_temperature_alone(seed: int) -> None:
+    pictures = drawn(seed, 80, 1.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TemperatureAtBound)
+        alone, biased = (nll(Calibration.fit(*pictures, bias=bias), pictures) for bias in (False, True))
+    assert biased <= alone + 1e-9
+
+
+def test_a_bias_for_a_class_that_no_picture_may_show_cannot_be_known() -> None:
+    logits, truth = drawn(8, 100, 1.0)
+    kept = ~truth[:, 2]
+    with pytest.raises(DataError, match="a picture of each class"):
+        Calibration.fit(logits[kept], truth[kept], bias=True)
+
+
+def test_biases_of_other_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="3 biases for 4 classes"):
+        Calibration(1.0, (0.0, 0.0, 0.0)).apply(np.zeros((2, 4)))
+
+
+# Prevalence
+
+CLASSES = ("actinic keratosis", "melanoma", "nevus", "vascular lesion")
+REFERENCE = {"actinic keratosis": 0.1, "melanoma": 0.3, "nevus": 0.5, "vascular lesion": 0.1}
+
+
+def test_adjusted_probabilities_come_true_where_melanoma_is_rarer() -> None:
+    random = np.random.default_rng(9)
+
+    def pictures(melanoma: float, count: int = 60_000) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        others = [REFERENCE[name] / 0.7 * (1 - melanoma) for name in CLASSES]
+        priors = np.array([melanoma if name == "melanoma" else o for name, o in zip(CLASSES, others, strict=True)])
+        truth = random.choice(4, count, p=priors)
+        return random.normal(0, 1, (count, 4)) + 1.5 * np.eye(4)[truth], truth
+
+    seen, truth = pictures(0.02)
+    # What calibration at the reference says of such features: its priors times the likelihoods.
+    odds = np.exp(1.5 * seen) * np.array([REFERENCE[name] for name in CLASSES])
+    calibrated = odds / odds.sum(axis=1, keepdims=True)
+    adjusted = at_prevalence(calibrated, CLASSES, melanoma=0.02, reference=REFERENCE)
+    assert calibrated[:, 1].mean() > 0.04
+    assert calibration_error(calibrated[:, 1], truth == 1) > 0.04
+    assert calibration_error(adjusted[:, 1], truth == 1) < 0.004
+    np.testing.assert_allclose(adjusted.mean(axis=0), np.bincount(truth) / len(truth), atol=0.005)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.floats(0.001, 0.999))
+def test_a_prevalence_multiplies_the_odds_and_keeps_order_and_proportions(seed: int, melanoma: float) -> None:
+    before = np.random.default_rng(seed).dirichlet([1, 1, 1, 1], 30)
+    after = at_prevalence(before, CLASSES, melanoma=melanoma, reference=REFERENCE)
+    np.testing.assert_allclose(after.sum(axis=1), 1)
+    ratio = (melanoma / (1 - melanoma)) / (0.3 / 0.7)
+    np.testing.assert_allclose(after[:, 1] / (1 - after[:, 1]), ratio * before[:, 1] / (1 - before[:, 1]))
+    np.testing.assert_allclose(after[:, 0] / after[:, 2], before[:, 0] / before[:, 2])
+    order = np.argsort(before[:, 1])
+    assert (np.diff(after[order, 1]) >= 0).all()
+    back = at_prevalence(after, CLASSES, melanoma=0.3, reference={**REFERENCE, "melanoma": melanoma})
+    np.testing.assert_allclose(back, before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("melanoma", [0.0, 1.0, -0.1, 2.0, float("nan")])
+def test_a_prevalence_outside_zero_and_one_is_refused(melanoma: float) -> None:
+    with pytest.raises(DataError, match="between 0 and 1"):
+        at_prevalence(np.full((1, 4), 0.25), CLASSES, melanoma=melanoma, reference=REFERENCE)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, None])
+def test_without_melanomas_and_others_in_the_reference_nothing_can_be_adjusted(share: float | None) -> None:
+    reference = {} if share is None else {"melanoma": share, "nevus": 1 - share}
+    with pytest.raises(DataError, match="not calibrated on melanomas and others"):
+        at_prevalence(np.full((1, 2), 0.5), ("melanoma", "nevus"), melanoma=0.1, reference=reference)
+
+
+def test_class_shares_count_exact_labels_and_share_coarse_ones_out_as_the_model_would() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.6, 0.2], [0.0, 0.0, 1.0]])
+    truth = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1], [1, 1, 0]], dtype=bool)
+    np.testing.assert_allclose(class_shares(probabilities, truth), [2.5 / 4, (0.75 + 0.5) / 4, 0.25 / 4])
 
 
 def test_labels_that_say_nothing_or_broken_logits_are_refused() -> None:

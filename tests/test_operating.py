@@ -10,9 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from dermalert.errors import DataError, NotEnoughPositives
+from dermalert.errors import DataError, NotEnoughNegatives, NotEnoughPositives
+from dermalert.judge.intervals import Interval
 from dermalert.judge.metrics import at_threshold
-from dermalert.judge.operating import ROUNDING, OperatingPoint, at_sensitivity
+from dermalert.judge.operating import (
+    ROUNDING,
+    OperatingPoint,
+    at_balance,
+    at_sensitivity,
+    at_specificity,
+    operating_points,
+    predictive_values,
+)
 from dermalert.judge.scores import Binary
 
 
@@ -119,3 +128,112 @@ def test_an_operating_point_survives_json(binary: Binary) -> None:
 def test_what_is_no_operating_point_is_refused() -> None:
     with pytest.raises(DataError, match="Not an operating point"):
         OperatingPoint.from_json({"name": "alert", "threshold": None})
+
+
+# The other two
+
+
+def _close(binary: Binary) -> bool:
+    """Whether some scores differ, and rounding could swap them."""
+    scores = np.append(np.unique(binary.probability), 1.0)
+    return bool((np.diff(scores) <= 2 * ROUNDING * scores[1:])[:-1].any())
+
+
+@settings(deadline=None, max_examples=50)
+@given(validation_sets(), st.sampled_from([0.5, 0.8, 0.95]), st.integers(0, 2**32))
+def test_the_specific_point_meets_its_target_and_no_lower_threshold_does(
+    binary: Binary, target: float, seed: int
+) -> None:
+    try:
+        point = at_specificity(target, binary, name="specific")
+    except NotEnoughNegatives:
+        negatives = binary.probability[~binary.positive]
+        assert len(negatives) < round(1 / (1 - target)) or (negatives >= 1 - ROUNDING).mean() > 1 - target
+        return
+    assert point.specificity.value >= target
+    quiet = binary.probability[binary.probability < point.threshold]
+    if not _close(binary):
+        assert at_threshold(binary, float(quiet.max())).specificity < target
+    noise = np.random.default_rng(seed).uniform(-0.4, 0.4, len(binary.probability)) * ROUNDING
+    elsewhere = (binary.probability * (1 + noise)).astype(np.float32)
+    np.testing.assert_array_equal(elsewhere >= point.threshold, binary.probability >= point.threshold)
+
+
+@settings(deadline=None, max_examples=50)
+@given(validation_sets())
+def test_no_threshold_has_a_larger_sum_of_sensitivity_and_specificity_than_the_balanced_point(binary: Binary) -> None:
+    if binary.positive.all():
+        with pytest.raises(NotEnoughNegatives):
+            at_balance(binary, name="balanced")
+        return
+    point = at_balance(binary, name="balanced")
+    outcomes = [at_threshold(binary, float(t)) for t in np.unique(binary.probability)]
+    best = max(float(each.sensitivity + each.specificity) for each in outcomes)
+    if not _close(binary):
+        assert point.sensitivity.value + point.specificity.value == pytest.approx(best)
+    assert point.target is None
+
+
+def test_the_three_points_have_their_names_and_order() -> None:
+    random = np.random.default_rng(0)
+    positive = np.arange(600) < 200
+    binary = binary_of(1 / (1 + np.exp(-random.normal(np.where(positive, 1.5, -1.5), 1.2))), positive)
+    points, why = operating_points(binary)
+    assert ([point.name for point in points], why) == (["screening", "balanced", "specific"], ())
+    screening, balanced, specific = points
+    assert screening.sensitivity.value >= 0.95
+    assert specific.specificity.value >= 0.95
+    assert screening.threshold < balanced.threshold < specific.threshold
+    assert screening.target == 0.95
+
+
+def test_without_enough_melanomas_there_is_no_point_and_without_enough_others_only_one() -> None:
+    assert operating_points(binary_of(np.linspace(0, 1, 40), [1] * 19 + [0] * 21))[0] == ()
+    points, (why,) = operating_points(binary_of(np.linspace(0, 1, 40), [1] * 25 + [0] * 15))
+    assert [point.name for point in points] == ["screening"]
+    assert why.startswith("Only one alert threshold was chosen. 15 lesions other than melanomas")
+
+
+# Predictive values
+
+
+def at(sensitivity: Interval, specificity: Interval) -> OperatingPoint:
+    return OperatingPoint("some", 0.5, sensitivity, specificity, 100, 100, None)
+
+
+def test_predictive_values_are_those_counted_in_a_population_of_that_prevalence() -> None:
+    point = at(Interval(0.9, 0.8, 0.95), Interval(0.7, 0.65, 0.75))
+    ppv, npv = predictive_values(point, 0.02)
+    # Of 10,000 lesions 200 are melanomas: 180 found; of the others 2,940 alerted on.
+    assert ppv.value == pytest.approx(180 / (180 + 2940))
+    assert npv.value == pytest.approx(6860 / (6860 + 20))
+    assert ppv.low == pytest.approx(160 / (160 + 3430))
+    assert npv.high == pytest.approx(7350 / (7350 + 10))
+    assert ppv.low < ppv.value < ppv.high
+    assert npv.low < npv.value < npv.high
+
+
+@settings(deadline=None, max_examples=20)
+@given(validation_sets())
+def test_at_the_prevalence_of_the_pictures_themselves_they_are_what_was_counted(binary: Binary) -> None:
+    if binary.positive.all():
+        return
+    point = at_sensitivity(0.9, binary, name="some")
+    ppv, npv = predictive_values(point, float(binary.positive.mean()))
+    counted = at_threshold(binary, point.threshold)
+    assert ppv.value == pytest.approx(float(counted.precision), nan_ok=True)
+    assert npv.value == pytest.approx(float(counted.npv), nan_ok=True)
+
+
+def test_a_predictive_value_of_nobody_is_unknown_with_a_reason() -> None:
+    ppv, _ = predictive_values(at(Interval(0.0, 0.0, 0.0), Interval(1.0, 1.0, 1.0)), 0.1)
+    assert np.isnan(ppv.value)
+    assert ppv.why
+    unknown = Interval(float("nan"), float("nan"), float("nan"), why="There is no negative picture.")
+    assert predictive_values(at(Interval(0.9, 0.8, 1.0), unknown), 0.1)[0].why == "There is no negative picture."
+
+
+@pytest.mark.parametrize("prevalence", [0.0, 1.0, float("nan")])
+def test_a_prevalence_of_nobody_or_everybody_is_refused(prevalence: float) -> None:
+    with pytest.raises(DataError, match="between 0 and 1"):
+        predictive_values(at(Interval(0.9, 0.8, 1.0), Interval(0.9, 0.8, 1.0)), prevalence)

@@ -242,7 +242,7 @@ def test_other_labels_on_test_pictures_change_neither_model_nor_temperature_nor_
             target.write_bytes(picture.read_bytes())
         # A lower target, so that this small set has a threshold to choose.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "TARGET_SENSITIVITY", 0.5)
+            patch.setattr(training, "SENSITIVITY", 0.5)
             evaluations = train(root, tmp_path / name / "run", cache=tmp_path / "decoded")
         bundle = Bundle.load(tmp_path / name / "run" / "bundle")
         assert bundle.operating_point is not None

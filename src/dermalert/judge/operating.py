@@ -13,7 +13,7 @@ It does not judge a test set: `evaluation` does, at the threshold chosen here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,15 +188,16 @@ def predictive_values(point: OperatingPoint, prevalence: float) -> tuple[Interva
         raise DataError(f"A prevalence lies between 0 and 1, as 0.02 for 2 in 100; got {prevalence}.")
     ends = ("value", "low", "high")
     rates = [(getattr(point.sensitivity, end), getattr(point.specificity, end)) for end in ends]
-    level, why = point.sensitivity.level, point.sensitivity.why or point.specificity.why
-    ppv = [_of_those(prevalence * rate, (1 - prevalence) * (1 - other)) for rate, other in rates]
-    npv = [_of_those((1 - prevalence) * other, prevalence * (1 - rate)) for rate, other in rates]
-    return Interval(*ppv, level, why), Interval(*npv, level, why)
+    called = [(prevalence * rate, (1 - prevalence) * (1 - other)) for rate, other in rates]
+    left = [((1 - prevalence) * other, prevalence * (1 - rate)) for rate, other in rates]
+    return _right_of(called, point, "Nobody is alerted on."), _right_of(left, point, "Everybody is alerted on.")
 
 
-def _of_those(right: float, wrong: float) -> float:
-    """The share of the right; NaN where there is nobody."""
-    return right / (right + wrong) if right + wrong else math.nan
+def _right_of(parts: Sequence[tuple[float, float]], point: OperatingPoint, why: str) -> Interval:
+    """The share of the right among right and wrong: the value and the ends."""
+    found = [right / (right + wrong) if right + wrong else math.nan for right, wrong in parts]
+    reason = point.sensitivity.why or point.specificity.why or (why if any(map(math.isnan, found)) else None)
+    return Interval(*found, point.sensitivity.level, reason)
 
 
 def achieved(

@@ -9,13 +9,14 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dermalert.bundle.format import Bundle
 from dermalert.errors import RefusedFile, in_utf8
@@ -23,10 +24,14 @@ from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, load
 from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.sources import walk
+from dermalert.judge.calibration import at_prevalence
+from dermalert.judge.operating import OperatingPoint
 from dermalert.score.engine import Engine
 from dermalert.taxonomy import MALIGNANT, MELANOMA
 
 BATCH = 32
+
+Loaded: TypeAlias = tuple[str, Picture | RefusedFile]
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,16 @@ class Finding:
     Attributes:
         path: the file, as given.
         status: "scored", or "error" where the file could not be used.
-        probabilities: (C,) calibrated, in the order of the bundle's classes; empty where not scored.
+        probabilities: (C,) calibrated, in the order of the bundle's classes, and adjusted to the prevalence where one
+            was given; empty where not scored.
         melanoma: calibrated probability of melanoma; None where not scored.
         malignant: summed over the malignant diagnoses.
-        alert: "refer", or "none" below the operating point; None where not scored or no point could be chosen.
+        alert: "refer", or "none" below the operating point; None where not scored or no point could be chosen. A
+            prevalence changes no alert: the threshold is one on the probability as calibrated.
         diagnosis: the likeliest class.
         message: why it was not scored.
+        possible: the conformal set, likeliest first: the categories that cannot be ruled out; no prevalence changes it.
+            Empty where not scored, or where the bundle has none.
     """
 
     path: str
@@ -52,6 +61,7 @@ class Finding:
     alert: str | None = None
     diagnosis: str | None = None
     message: str = ""
+    possible: tuple[str, ...] = ()
 
 
 def pictures_at(paths: Iterable[Path]) -> Iterator[Path | RefusedFile]:
@@ -72,15 +82,31 @@ def score(
     *,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    point: str | None = None,
+    prevalence: float | None = None,
 ) -> Iterator[Finding]:
-    """One finding a picture, in order. A file that cannot be used gives an error finding and costs nothing else."""
+    """One finding a picture, in order. A file that cannot be used gives an error finding and costs nothing else.
+
+    Args:
+        point: the name of the bundle's operating point that decides on alerts; by default its first.
+        prevalence: the share of melanomas among the lesions there; by default the probabilities are as calibrated.
+
+    Raises:
+        BundleError: the bundle's graph cannot be used, or it has no such point.
+        DataError: the probabilities cannot be adjusted to the prevalence.
+    """
+    judge = Judge(bundle, bundle.operating_point if point is None else bundle.point(point), prevalence)
     engine = Engine(bundle)
     loaded = in_order(partial(_load, size=bundle.size, limits=limits), pictures, workers)
+    return _findings(engine, judge, loaded)
+
+
+def _findings(engine: Engine, judge: Judge, loaded: Iterator[Loaded]) -> Iterator[Finding]:
     while batch := list(islice(loaded, BATCH)):
-        yield from _score_batch(engine, batch)
+        yield from _score_batch(engine, judge, batch)
 
 
-def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> tuple[str, Picture | RefusedFile]:
+def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> Loaded:
     if isinstance(path, RefusedFile):
         return path.path, path
     try:
@@ -89,41 +115,71 @@ def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> tu
         return str(path), refusal
 
 
-def _score_batch(engine: Engine, batch: list[tuple[str, Picture | RefusedFile]]) -> Iterator[Finding]:
+def _score_batch(engine: Engine, judge: Judge, batch: list[Loaded]) -> Iterator[Finding]:
     pixels = [picture.pixels for _, picture in batch if isinstance(picture, Picture)]
-    probabilities = iter(engine.probabilities(np.stack(pixels)) if pixels else ())
+    judgements = iter(judge.judge(engine.logits(np.stack(pixels))) if pixels else ())
     for path, picture in batch:
         if isinstance(picture, RefusedFile):
             yield Finding(path, "error", message=f"{picture.reason}. {picture.mend}")
         else:
-            yield _finding(path, engine.bundle, next(probabilities))
+            yield replace(next(judgements), path=path)
 
 
-def _finding(path: str, bundle: Bundle, probabilities: np.ndarray) -> Finding:
-    named = dict(zip(bundle.classes, map(float, probabilities), strict=True))
-    melanoma = named.get(MELANOMA)
-    point = bundle.operating_point
-    return Finding(
-        path,
-        "scored",
-        tuple(named.values()),
-        melanoma,
-        sum(value for name, value in named.items() if name in MALIGNANT),
-        None if point is None or melanoma is None else ("refer" if melanoma >= point.threshold else "none"),
-        max(named, key=named.__getitem__),
-    )
+@dataclass(frozen=True)
+class Judge:
+    """What is made of a network's logits: everything that a finding says of a picture that was scored.
+
+    Attributes:
+        point: decides on alerts; None: none is given.
+        prevalence: of melanoma, that probabilities are adjusted to; None: as calibrated.
+    """
+
+    bundle: Bundle
+    point: OperatingPoint | None
+    prevalence: float | None = None
+
+    def judge(self, logits: NDArray[np.float32]) -> list[Finding]:
+        """A finding for each row of float32 (N, C), without its path."""
+        bundle = self.bundle
+        calibrated = bundle.calibration.apply(logits)
+        shown = calibrated
+        if self.prevalence is not None:
+            shown = at_prevalence(calibrated, bundle.classes, melanoma=self.prevalence, reference=bundle.prevalence)
+        sets = bundle.conformal.sets(calibrated, bundle.classes) if bundle.conformal else [()] * len(logits)
+        return [self._finding(*each) for each in zip(calibrated, shown, sets, strict=True)]
+
+    def _finding(
+        self, calibrated: NDArray[np.float64], shown: NDArray[np.float64], possible: tuple[str, ...]
+    ) -> Finding:
+        named = dict(zip(self.bundle.classes, map(float, shown), strict=True))
+        return Finding(
+            "",
+            "scored",
+            tuple(named.values()),
+            named.get(MELANOMA),
+            sum(value for name, value in named.items() if name in MALIGNANT),
+            self._alert(calibrated),
+            max(named, key=named.__getitem__),
+            possible=possible,
+        )
+
+    def _alert(self, calibrated: NDArray[np.float64]) -> str | None:
+        if self.point is None:
+            return None
+        return "refer" if calibrated[self.bundle.classes.index(MELANOMA)] >= self.point.threshold else "none"
 
 
 COLUMNS_BEFORE = ("path", "status", "melanoma", "malignant", "alert", "diagnosis")
-COLUMNS_AFTER = ("ood", "quality", "message")
+COLUMNS_AFTER = ("ood", "quality", "message", "set")
 
 
 def row_of(finding: Finding, classes: tuple[str, ...]) -> dict[str, str | float | None]:
-    """The columns of the command-line contract, in order; `ood` and `quality` are None until a bundle has a gate."""
+    """The columns of the command-line contract, in order, then `set`; `ood` and `quality` are None without a gate."""
     values = finding.probabilities or (None,) * len(classes)
     scores = {f"p_{name.replace(' ', '_')}": value for name, value in zip(classes, values, strict=True)}
     before = {name: getattr(finding, name) for name in COLUMNS_BEFORE} | {"path": in_utf8(finding.path)}
-    return {**before, **scores, "ood": None, "quality": None, "message": in_utf8(finding.message)}
+    after = (None, None, in_utf8(finding.message), "; ".join(finding.possible))
+    return {**before, **scores, **dict(zip(COLUMNS_AFTER, after, strict=True))}
 
 
 class RowWriter:

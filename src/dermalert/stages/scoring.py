@@ -24,18 +24,22 @@ def run_score(
     *,
     as_json: bool = False,
     workers: int | None = None,
+    point: str | None = None,
+    prevalence: float | None = None,
 ) -> dict[str, int]:
     """Scores what lies at `paths` and writes the CSV (or a JSON object a line) to `out`, or to stdout.
 
     Args:
         bundle_folder: None for the bundle that comes with the package.
+        point, prevalence: as `score.batch.score`.
 
     Returns:
         how many pictures were scored, were errors, and raised the alert.
 
     Raises:
-        DataError: nothing there, not one picture could be scored, or `out` is named like a picture.
-        BundleError: the bundle cannot be used.
+        DataError: nothing there, not one picture could be scored, `out` is named like a picture, or the probabilities
+            cannot be adjusted to the prevalence.
+        BundleError: the bundle cannot be used, or has no such operating point.
     """
     missing = [path for path in paths if not path.exists() and not path.is_symlink()]
     if missing:
@@ -43,8 +47,9 @@ def run_score(
     if out is not None and out.suffix.lower() in EXTENSIONS:
         raise DataError(f"{printable(str(out))}: is named like a picture, and no picture is ever replaced. Name a CSV.")
     bundle = Bundle.load(bundle_folder) if bundle_folder else Bundle.shipped()
+    found = score(pictures_at(paths), bundle, workers=workers, point=point, prevalence=prevalence)
     with _writer(out) as stream:
-        findings = tqdm(score(pictures_at(paths), bundle, workers=workers), desc="score", unit="picture")
+        findings = tqdm(found, desc="score", unit="picture")
         write = write_json if as_json else write_csv
         counts = write(_told(findings), bundle.classes, stream)
     if not counts["scored"] + counts["error"]:

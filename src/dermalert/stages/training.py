@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from dermalert.bundle.card import model_card
 from dermalert.bundle.export import export_onnx
 from dermalert.bundle.format import Bundle
-from dermalert.errors import DataError, NotEnoughPositives, RefusedFile
+from dermalert.errors import DataError, RefusedFile
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.showing import pixels_by_id
 from dermalert.intake.sources import label_or_none
@@ -37,7 +37,7 @@ from dermalert.judge.calibration import Calibration, TemperatureAtBound, class_s
 from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.evaluation import Evaluation
 from dermalert.judge.mistakes import worst
-from dermalert.judge.operating import OperatingPoint, at_sensitivity
+from dermalert.judge.operating import SENSITIVITY, operating_points
 from dermalert.judge.report import write_report
 from dermalert.judge.scores import Scores
 from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION, Cost, Curves
@@ -54,7 +54,6 @@ from dermalert.stages import judging
 from dermalert.stages.telling import summary
 from dermalert.taxonomy import MELANOMA, NAMES
 
-TARGET_SENSITIVITY = 0.95
 _LIBRARIES = ("dermalert", "keras", "tensorflow-cpu", "tensorflow", "numpy", "onnx", "onnxruntime", "tf2onnx", "pillow")
 
 
@@ -199,12 +198,12 @@ def _judge(
     calibration, warned = _calibration(prepared, rows, logits)
     views = judging.views_of(prepared.manifest, rows, bundle.classes, calibration.apply(logits))
     validation = views[VALIDATION]
-    point, notes = _operating_point(validation, seed)
+    points, notes = operating_points(validation.melanoma(), sensitivity=SENSITIVITY, seed=seed)
     bundle = replace(
         bundle,
         calibration=calibration,
         prevalence=shares_of(validation),
-        operating_points=(point,) if point else (),
+        operating_points=points,
         conformal=ConformalSets.fit(validation),
     )
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=seed)
@@ -225,7 +224,7 @@ def _judge(
         history=curves_of(fitted.history),
         diagnosis=diagnose(fitted.history),
         data=judging.data_summary(prepared.manifest, prepared.refused),
-        mistakes=worst(views[shown], threshold=point.threshold) if point else None,
+        mistakes=worst(views[shown], threshold=points[0].threshold) if points else None,
         mistakes_on=shown,
         pixels_of=pixels_by_id(prepared.manifest),
         notes=[*notes, *warned, *prepared.notes, *(line.strip() for line in summary(others))],
@@ -293,13 +292,6 @@ def shares_of(scores: Scores) -> dict[str, float]:
     """Each class's share of labelled pictures."""
     shares = class_shares(scores.probabilities, scores.truth)
     return dict(zip(scores.classes, shares.tolist(), strict=True))
-
-
-def _operating_point(validation: Scores, seed: int) -> tuple[OperatingPoint | None, list[str]]:
-    try:
-        return at_sensitivity(TARGET_SENSITIVITY, validation.melanoma(), name="screening", seed=seed), []
-    except NotEnoughPositives as error:
-        return None, [f"No alert threshold was chosen. {error}"]
 
 
 def curves_of(history: History) -> Curves:
