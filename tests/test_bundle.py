@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -467,3 +468,84 @@ def test_nothing_is_ever_unpickled(saved: Path) -> None:
         timeout=60,
     )
     assert ran.stdout.split() == ["refused"], ran.stderr
+
+
+# The gate's arrays
+
+
+class _Gate:
+    """Stands for the real one, which checks its arrays itself."""
+
+    def __init__(self, **arrays: np.ndarray) -> None:
+        self.arrays = arrays
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        return self.arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> _Gate:
+        return cls(centre=arrays["centre"], axes=arrays["axes"])
+
+
+@pytest.fixture
+def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bundle_format, "Gate", _Gate)
+    gate = _Gate(centre=np.arange(4, dtype=np.float32), axes=np.eye(4, dtype=np.float32))
+    bundle(gate=gate).save(tmp_path / "gated")
+    return tmp_path / "gated"
+
+
+def with_gate(folder: Path, content: bytes) -> None:
+    (folder / GATE).write_bytes(content)
+    edit(folder, lambda facts: facts["files"].update({GATE: hashlib.sha256(content).hexdigest()}))
+
+
+def npz(**arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def test_the_gates_arrays_come_back_as_they_were_saved(gated: Path) -> None:
+    found = Bundle.load(gated).gate
+    assert found is not None
+    arrays = found.to_arrays()
+    np.testing.assert_array_equal(arrays["centre"], np.arange(4))
+    np.testing.assert_array_equal(arrays["axes"], np.eye(4))
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+
+
+def test_a_damaged_gate_and_a_missing_one_are_named(gated: Path) -> None:
+    content = (gated / GATE).read_bytes()
+    (gated / GATE).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match=f"{GATE}: its content is not what the bundle was saved with"):
+        Bundle.load(gated)
+    (gated / GATE).unlink()
+    with pytest.raises(BundleError, match=f"{GATE}: cannot be read"):
+        Bundle.load(gated)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"text",
+        npz(centre=np.zeros(4), axes=np.zeros((4, 4)))[:-60],
+        npz(centre=np.zeros(4)),
+        npz(centre=np.array([_Payload()], dtype=object), axes=np.zeros(4)),
+        pickle.dumps(_Payload()),
+    ],
+    ids=["empty", "text", "cut off", "an array missing", "an array of objects", "a pickle"],
+)
+def test_what_is_no_gate_is_refused_whatever_its_hash(gated: Path, content: bytes) -> None:
+    with_gate(gated, content)
+    with pytest.raises(BundleError, match=rf"{GATE}: is no gate"):
+        Bundle.load(gated)
+
+
+def test_a_gate_that_unpacks_to_gigabytes_is_not_unpacked(gated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_format, "MAX_GATE", 4096)
+    with_gate(gated, npz(centre=np.zeros(100_000), axes=np.zeros(4)))
+    assert (gated / GATE).stat().st_size < 4096
+    with pytest.raises(BundleError, match=r"bytes unpacked"):
+        Bundle.load(gated)
