@@ -38,7 +38,7 @@ NO_ARTEFACTS = Artefacts(0, 0, 0, 0, 0, 0)
 
 def add_artefacts(canvas: Canvas, rng: np.random.Generator, artefacts: Artefacts) -> None:
     """Paints each artefact with its chance; one that does not occur leaves the others as they would be."""
-    for name, paint in _PAINTERS.items():
+    for name, paint in PAINTERS.items():
         chance, seed = rng.random(), int(rng.integers(2**63))
         if chance < getattr(artefacts, name):
             paint(canvas, np.random.default_rng(seed))
@@ -124,7 +124,7 @@ def _vignette(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.blend((0.03, 0.03, 0.03), np.clip((distance - radius) / soft, 0, 1).astype(np.float32))
 
 
-_PAINTERS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
+PAINTERS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
     "hair": _hair,
     "ink": _ink,
     "ruler": _ruler,

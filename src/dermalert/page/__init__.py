@@ -16,6 +16,7 @@ from dermalert.page.figures import (
     reliability,
     roc,
 )
+from dermalert.page.levels import levels
 from dermalert.page.page import Section, fragment, render, write
 from dermalert.page.thumbnails import Picture, picture, thumbnail
 
@@ -30,6 +31,7 @@ __all__ = [
     "forest",
     "fragment",
     "histograms",
+    "levels",
     "panel",
     "picture",
     "precision_recall",

@@ -1,0 +1,83 @@
+"""From a model and labelled pictures to its figures on corrupted pictures: `dermalert evaluate --robustness`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermalert.drawn.corruptions import CORRUPTIONS, SEVERITIES, at_size, corrupted
+from dermalert.intake.index import in_order
+from dermalert.intake.manifest import Manifest
+from dermalert.intake.showing import pixels_by_id
+from dermalert.judge.robustness import Robustness, robustness
+from dermalert.judge.scores import Scores
+from dermalert.score.engine import Engine
+
+EDGE = 256  # px of the longer side while a picture is corrupted
+BATCH = 32
+
+
+def judge_robustness(
+    engine: Engine,
+    manifest: Manifest,
+    scores: Scores,
+    *,
+    pictures: int,
+    resamples: int = 1000,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Robustness:
+    """Corrupts some of the pictures in every way, scores them, and compares.
+
+    Args:
+        manifest: whose pictures `scores` are of, row by row.
+        scores: their labels; their probabilities are not used, as the pictures are scored anew at `EDGE`.
+        pictures: at most so many. It takes about half a second of one core for each.
+        seed: of the choice, the corruptions and the intervals.
+
+    Raises:
+        DataError: no picture of a melanoma, or none that is none.
+        RefusedFile: a picture cannot be read any more.
+    """
+    rows = chosen(scores, pictures, seed)
+    mask = np.isin(np.arange(len(scores)), rows)
+    labelled, ids = scores.where(mask), manifest.where(mask).column("image_id")
+    pixels, size = pixels_by_id(manifest.where(mask), edge=EDGE), engine.bundle.size
+
+    def versions(image_id: str) -> NDArray[np.uint8]:
+        picture = pixels(image_id)
+        spoilt = [
+            corrupted(picture, name, severity, picture=image_id, seed=seed)
+            for name in CORRUPTIONS
+            for severity in SEVERITIES
+        ]
+        return np.stack([at_size(each, size) for each in (picture, *spoilt)])
+
+    stream = tqdm(in_order(versions, ids, workers), total=len(ids), desc="robustness", unit="picture")
+    found = np.stack([_probabilities(engine, each) for each in stream])
+    clean = Scores(labelled.image_ids, labelled.classes, found[:, 0], labelled.truth, labelled.groups)
+    by_corruption = found[:, 1:].reshape(len(ids), len(CORRUPTIONS), len(SEVERITIES), -1)
+    spoilt = {name: by_corruption[:, k].swapaxes(0, 1) for k, name in enumerate(CORRUPTIONS)}
+    return robustness(clean, spoilt, operating_point=engine.bundle.operating_point, resamples=resamples, seed=seed)
+
+
+def chosen(scores: Scores, pictures: int, seed: int) -> NDArray[np.int64]:
+    """At most `pictures` rows, ascending, half of them melanomas as far as there are any; int64 (M,).
+
+    Pictures whose label leaves open whether they are melanomas are not chosen. The AUC depends on how many there are
+    of the rarer kind, and not on how common it is.
+    """
+    rows = Scores(
+        scores.image_ids, scores.classes, scores.probabilities, scores.truth, np.arange(len(scores), dtype=np.int64)
+    ).melanoma()
+    shuffled = np.random.default_rng(seed).permutation(len(rows.positive))
+    melanomas, others = (rows.groups[shuffled[rows.positive[shuffled] == kind]] for kind in (True, False))
+    most = max(pictures // 2, pictures - len(others))
+    kept = melanomas[:most]
+    return np.sort(np.concatenate([kept, others[: pictures - len(kept)]]))
+
+
+def _probabilities(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+    return np.concatenate([engine.probabilities(batch) for batch in batches])
