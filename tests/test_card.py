@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from dermalert.bundle.card import NOT_MEASURED, PREVALENCES, model_card, text_of
+from dermalert.cli import main
 from dermalert.judge.operating import predictive_values
 from graphs import point
 from run_values import bundle, evaluation
@@ -119,3 +121,15 @@ def test_the_text_is_the_card_without_what_machines_read(card: str) -> None:
     assert text_of(card).startswith("# Model card: ")
     assert card.endswith(text_of(card))
     assert text_of("# By hand\n\n---\n\nmore\n") == "# By hand\n\n---\n\nmore\n"
+
+
+def test_the_command_prints_it_and_writes_what_the_hub_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], card: str
+) -> None:
+    bundle(card=card + "\x1b[2J\n").save(tmp_path / "bundle")
+    main(["card", "--bundle", str(tmp_path / "bundle")])
+    shown = capsys.readouterr().out
+    assert shown == text_of(card) + "\\x1b[2J\n"
+    main(["card", "--bundle", str(tmp_path / "bundle"), "--format", "hf", "--out", str(tmp_path / "README.md")])
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "README.md").read_text("utf-8") == card + "\x1b[2J\n"

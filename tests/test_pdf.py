@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dermalert import page
+from dermalert.cli import main
 from dermalert.errors import DataError, MissingExtra
 from dermalert.page.pdf import to_pdf
 
@@ -102,3 +103,26 @@ def test_without_weasyprint_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "weasyprint", None)
     with pytest.raises(MissingExtra, match=r"Pango.*\[pdf\]"):
         to_pdf(html(""))
+
+
+def test_the_command_writes_it_beside_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.html").write_text(html("<p>Hello.</p>"), "utf-8")
+    main(["pdf", str(tmp_path / "report.html")])
+    assert capsys.readouterr().out == f"Wrote {tmp_path / 'report.pdf'}\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.pdf"]
+    assert pages((tmp_path / "report.pdf").read_bytes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"<p>Hello.</p>", "page that Dermalert made"), (b"\xff\xfe", "no text in UTF-8")]
+)
+def test_the_command_names_a_file_that_is_no_page_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str
+) -> None:
+    (tmp_path / "other.html").write_bytes(content)
+    with pytest.raises(SystemExit, match="1"):
+        main(["pdf", str(tmp_path / "other.html")])
+    shown = capsys.readouterr().err
+    assert f"{tmp_path / 'other.html'}: " in shown
+    assert told in shown
+    assert not (tmp_path / "other.pdf").exists()

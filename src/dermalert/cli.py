@@ -13,12 +13,15 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dermalert import __version__
 from dermalert.errors import DermalertError, printable
+
+if TYPE_CHECKING:
+    from dermalert.bundle.format import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -283,24 +286,151 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
 @click.argument("paths", nargs=-1, required=True, type=DATA)
 @click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The CSV file; default: stdout.")
+@click.option(
+    "--operating-point", "point", metavar="NAME", help="Whose threshold decides; default: the bundle's first."
+)
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The share of melanomas among the lesions you see; adjusts the probabilities, not the alerts.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
 @_as_json
-def score(paths: tuple[Path, ...], bundle: Path | None, out: Path | None, workers: int | None, as_json: bool) -> None:
+def score(paths: tuple[Path, ...], bundle: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
     """Score pictures, folders or a manifest, and say which to refer.
 
-    One row a picture; `alert` is `refer` or `none` at the bundle's operating point. A file that cannot be used
-    gets a row that says why, and the others go on.
+    One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses that
+    cannot be ruled out. A file that cannot be used gets a row that says why, and the others go on.
+
+    Training sets hold far more melanomas than a clinic sees: with `--prevalence` the probabilities are those of your
+    clinic, by Bayes' rule. That keeps the order of pictures, and every alert and set as it was: a threshold is one
+    on the probability as calibrated.
 
     \b
     Example:
       dermalert score new-pictures/ --out alerts.csv
+      dermalert score new-pictures/ --prevalence 0.02 --operating-point balanced --out alerts.csv
       dermalert score new-pictures/ --bundle runs/plain/bundle --out alerts.csv
     """
     from dermalert.stages.scoring import run_score
 
-    counts = run_score(paths, bundle, out, as_json=as_json, workers=workers)
+    counts = run_score(paths, bundle, out, as_json=as_json, **options)
     told = f"{counts['scored']} scored, {counts['error']} could not be read, {counts['refer']} to refer"
     click.echo(told + (f"; see {printable(str(out))}" if out else ""), err=True)
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, type=DATA)
+@click.option("--out", type=DATA, required=True, help="The PNG file; for several pictures, a folder.")
+@click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
+@click.option("--class", "diagnosis", default="melanoma", show_default=True, help="The diagnosis that is asked about.")
+@click.option("--mask", type=DATA, help="The lesion's mask, or a folder of masks named like their pictures.")
+@_as_json
+def explain(
+    paths: tuple[Path, ...], out: Path, bundle: Path | None, diagnosis: str, mask: Path | None, as_json: bool
+) -> None:
+    """Show where in a picture the evidence for a diagnosis lies.
+
+    Writes the picture beside its evidence map, made by the model's own graph, and says where most of the evidence
+    lies. With a mask, also how much of it lies inside.
+
+    \b
+    Example:
+      dermalert explain photo.jpg --out evidence.png
+      dermalert explain new-pictures/ --class bcc --out maps/ --json
+    """
+    from dermalert.stages.explaining import run_explain
+
+    for one in run_explain(paths, _bundle(bundle), out, diagnosis=diagnosis, mask=mask):
+        if as_json:
+            click.echo(json.dumps(one.to_json(), ensure_ascii=False))
+        else:
+            click.echo(printable(f"{one.path}: {one.words()}; see {one.file}"))
+
+
+@commands.command()
+@click.argument("picture", type=DATA)
+@click.option("--among", type=DATA, required=True, help="A folder of pictures, a table or a manifest.")
+@click.option("--k", type=click.IntRange(1), default=5, show_default=True, help="How many.")
+@click.option("--out", type=FILE, help="An HTML page with the pictures.")
+@click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
+@click.option("--index", type=OUT, help="Where features are kept for the next time; default: your cache folder.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
+@_as_json
+def similar(picture: Path, among: Path, bundle: Path | None, index: Path | None, as_json: bool, **options: Any) -> None:
+    """Find the pictures of a collection that the model sees as most like one picture.
+
+    Compares with every picture there; the picture itself is left out. Features are computed once a picture and kept,
+    so that the next question costs next to nothing.
+
+    \b
+    Example:
+      dermalert similar photo.jpg --among archive/ --out similar.html
+    """
+    from dermalert.stages.similarity import kept_by_default, run_similar
+
+    model = _bundle(bundle)
+    found = run_similar(
+        picture, among, model, index=index or kept_by_default(), command=_typed(), made=_now(), **options
+    )
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        return
+    for case in found.cases:
+        label = " or ".join(case.labels) or "no label"
+        click.echo(printable(f"{case.similarity:.3f}  {label:<24} {case.paths[0]}"))
+    if options["out"]:
+        click.echo(f"Read {printable(str(options['out']))}")
+
+
+@commands.command()
+@click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
+@click.option("--out", type=FILE, help="The Markdown file; default: stdout.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "hf"]),
+    default="md",
+    show_default=True,
+    help="md: the text; hf: with the YAML above it that the Hugging Face Hub reads.",
+)
+def card(bundle: Path | None, out: Path | None, form: str) -> None:
+    """Print a model's card: use, licences, data, figures, thresholds, limits.
+
+    The code is under Apache-2.0; the weights have a licence of their own, which the card names.
+
+    \b
+    Example:
+      dermalert card
+      dermalert card --bundle runs/plain/bundle --format hf --out README.md
+    """
+    from dermalert import page
+    from dermalert.bundle.card import text_of
+
+    whole = _bundle(bundle).card
+    text = whole if form == "hf" else text_of(whole)
+    if out:
+        page.write(out, text)
+        return
+    for line in text.splitlines():
+        click.echo(printable(line))
+
+
+@commands.command()
+@click.argument("page", type=FILE)
+@click.option("--out", type=FILE, help="The PDF; default: beside the page, by its name.")
+def pdf(page: Path, out: Path | None) -> None:
+    """Print a page, such as report.html, as PDF on A4.
+
+    PAGE is any page that Dermalert wrote. Takes the optional part [pdf].
+
+    \b
+    Example:
+      dermalert pdf clinic-2-report/report.html
+    """
+    from dermalert.stages.printing import run_pdf
+
+    click.echo(f"Wrote {printable(str(run_pdf(page, out)))}")
 
 
 @commands.command()
@@ -334,6 +464,12 @@ def demo(out: Path, seed: int) -> None:
 
     for line in run_demo(out, seed=seed, made=_now()):
         click.echo(printable(line))
+
+
+def _bundle(folder: Path | None) -> Bundle:
+    from dermalert.bundle.format import Bundle
+
+    return Bundle.load(folder) if folder else Bundle.shipped()
 
 
 def _tell_figures(lines: list[str], out: Path, as_json: bool) -> None:
