@@ -26,7 +26,7 @@ from dermalert.stages.auditing import run_audit
 from dermalert.stages.judging import run_evaluate
 from dermalert.stages.telling import summary
 from dermalert.taxonomy import NAMES
-from graphs import CLASSES, bundle, graph, paint
+from graphs import CLASSES, bundle, graph, paint, point
 from reading import read
 
 MADE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -145,6 +145,40 @@ def test_the_report_is_one_file_that_can_be_read_aloud_and_names_what_was_refuse
     for path in judged.set.planted.refused:
         assert Path(path).name in reading.text
     assert "dermalert evaluate" in reading.text
+
+
+def test_what_a_reviewer_asks_stands_in_the_metrics_and_in_the_report(judged: Judged) -> None:
+    found = strictly(judged.out / "metrics.json")["scrutiny"]
+    assert found["set"] == CLEAN
+    assert [point["name"] for point in found["operating_points"]] == ["screening"]
+    assert list(found["decision"]) == ["these pictures", "a clinic"]
+    assert list(found["subgroups"]) == ["age", "sex", "body site", "skin tone", "image source"]
+    pictures = [group["pictures"] for group in found["subgroups"]["image source"]["groups"].values()]
+    assert pictures == [judged.evaluations[CLEAN].pictures]
+    headings = [text for _, text in read((judged.out / "report.html").read_text(encoding="utf-8")).headings]
+    for title in ("The alert in a clinic", "Is it worth acting on?", "Does it serve everybody alike?"):
+        assert title in headings
+
+
+def test_patients_of_a_table_are_told_apart_by_age_sex_and_site_and_a_mistakes_facts_are_told(tmp_path: Path) -> None:
+    made = draw_table(tmp_path / "set", lesions=40, seed=3, size=(64, 48))
+    judge(replace(OF_NINE, operating_points=(point(0.99),)), made.root, tmp_path / "out")
+    found = strictly(tmp_path / "out" / "metrics.json")["scrutiny"]["subgroups"]
+    manifest = run_audit(made.root, tmp_path / "audit", command="c", made=MADE).manifest
+    for fact, column in (("sex", "sex"), ("body site", "site"), ("age", "age_years")):
+        known = sum(value is not None for value in manifest.column(column))
+        groups = {name: group for name, group in found[fact]["groups"].items() if name != "not known"}
+        assert sum(group["pictures"] for group in groups.values()) == known > 0
+    assert sum(group["pictures"] for group in found["skin tone"]["groups"].values()) == made.pictures
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "; may be " in html
+    assert " skin" in html
+
+
+def test_the_clinics_prevalence_is_the_callers(judged: Judged, tmp_path: Path) -> None:
+    judge(bundle(threshold=0.3), judged.set.root, tmp_path, prevalence=0.04)
+    decision = strictly(tmp_path / "metrics.json")["scrutiny"]["decision"]
+    assert decision["a clinic"]["prevalence"] == 0.04
 
 
 def test_a_bundle_is_judged_the_same_again_and_another_seed_moves_only_the_intervals(

@@ -63,7 +63,7 @@ def skin_around(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     luminance = pixels @ _LUMA
     line = 2 * max(1, round(_LINE * max(height, width) / 2)) + 1
     hair = grey_closing(luminance, size=(line, line), mode="nearest") - luminance > _DEPTH
-    skin = ring & ~hair & (luminance > _BLACK) & (luminance < _GLARE)
+    skin: NDArray[np.bool_] = ring & ~hair & (luminance > _BLACK) & (luminance < _GLARE)
     if not skin.any():
         return skin
     light = float(np.quantile(luminance[skin], 0.75))

@@ -75,7 +75,8 @@ def _coverage(
     lesions = len(np.unique(groups))
 
     def shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return weights @ outcomes / weights.sum(axis=-1, keepdims=True)
+        means: NDArray[np.float64] = weights @ outcomes / weights.sum(axis=-1, keepdims=True)
+        return means
 
     covered, alone = group_bootstrap_many(
         shares, groups, lesions=[lesions, lesions], resamples=resamples, level=level, seed=seed

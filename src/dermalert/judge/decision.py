@@ -100,7 +100,10 @@ def decision_curve(
 
     def benefit(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         counts = ranking.sweep(weights).at(thresholds)
-        return prevalence * counts.sensitivity - (1 - prevalence) * (1 - counts.specificity) * price
+        gained: NDArray[np.float64] = (
+            prevalence * counts.sensitivity - (1 - prevalence) * (1 - counts.specificity) * price
+        )
+        return gained
 
     model = group_bootstrap_many(benefit, binary.groups, resamples=resamples, level=level, seed=seed)
     return DecisionCurve(prevalence, thresholds, tuple(model), prevalence - (1 - prevalence) * price)

@@ -103,9 +103,14 @@ def scrutinise(
         points: the bundle's, the default first; subgroups are judged at that.
         reference: each class's share of the pictures that calibration was fitted on.
         clinic: the prevalence of melanoma in a clinic, in (0, 1).
+
+    Raises:
+        DataError: `clinic` is out of range, or a probability is NaN.
     """
+    if not 0 < clinic < 1:
+        raise DataError(f"A prevalence of melanoma lies between 0 and 1, as 0.02 for 2 in 100; got {clinic}.")
     binary = scores.melanoma()
-    options = {"resamples": resamples, "level": level, "seed": seed}
+    options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     decisions, no_decision = _decisions(scores, binary, reference, clinic, options)
     return Scrutiny(
         prevalence=prevalence_of(binary),
