@@ -1,6 +1,7 @@
 """Bundles whose graph ends as MobileNetV2 does, in global average pooling and one dense layer, but is written by hand.
 
-Its features are the mean colours of cells of the picture, so that a red spot is evidence for melanoma and nothing else.
+Its features are how far the mean colours of the picture's cells lie above a dark grey, so that a red spot is evidence
+for melanoma and nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphs import CLASSES, bundle
 
 SIZE, CELL = (40, 32), 8  # pixels: five cells across, four down
 # Red speaks for melanoma, green for nevus, blue for a vascular lesion.
+DARK = 64
 KERNEL = np.eye(3, dtype=np.float32) / 5
 BIAS = np.array([-1.0, 2.0, 0.5], dtype=np.float32)
 
@@ -32,7 +34,9 @@ def pooled_graph(
     nodes = [
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
-        helper.make_node("Transpose", ["cells"], ["features"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["cells"], ["colours"], perm=[0, 2, 3, 1]),
+        helper.make_node("Sub", ["colours", "dark"], ["above"]),
+        helper.make_node("Relu", ["above"], ["features"]),
         helper.make_node("MatMul", ["features", "kernel"], ["evidence"]),
         helper.make_node("ReduceMean", ["evidence"], ["mean"], axes=[1, 2], keepdims=0),
         helper.make_node("Add", ["mean", "bias"], ["logits"]),
@@ -48,6 +52,7 @@ def pooled_graph(
     weights = [
         numpy_helper.from_array(kernel.astype(np.float32), "kernel"),
         numpy_helper.from_array(BIAS[:classes], "bias"),
+        numpy_helper.from_array(np.array([DARK], np.float32), "dark"),
     ]
     made = helper.make_graph(nodes, "pooled colour", [taken], given, weights)
     opsets = [helper.make_opsetid("", 13)]

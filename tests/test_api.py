@@ -18,7 +18,7 @@ from dermalert.drawn import draw_class_folders
 from dermalert.errors import BundleError, DataError, RunError
 from dermalert.learn.recipes import recipe_named
 
-FUNCTIONS = ("audit", "evaluate", "load_manifest", "recipe_named", "score", "study", "train")
+FUNCTIONS = ("audit", "evaluate", "explain", "load_manifest", "recipe_named", "score", "similar", "study", "train")
 # What the command line calls otherwise than Python.
 NAMES = {"run": "out", "name": "recipe", "file": "recipe", "names": "recipes"}
 HEAVY = ("numpy", "pyarrow", "PIL", "onnxruntime", "sklearn", "scipy", "tensorflow", "keras")
@@ -64,7 +64,7 @@ def test_score_is_the_function_whatever_was_imported_before(before: str) -> None
     assert shown == "dermalert.api True"
 
 
-@pytest.mark.parametrize("name", ["audit", "train", "study", "evaluate"])
+@pytest.mark.parametrize("name", ["audit", "train", "study", "evaluate", "explain", "similar"])
 def test_a_function_takes_what_the_command_of_its_name_takes(name: str) -> None:
     of_the_command = {NAMES.get(str(p.name), str(p.name)) for p in commands.commands[name].params}
     of_the_function = set(inspect.signature(getattr(dermalert, name)).parameters)

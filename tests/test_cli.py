@@ -23,7 +23,8 @@ from dermalert.stages import auditing
 from graphs import CLASSES, bundle, paint
 
 NAMES = sorted(commands.commands)
-CONTRACT = {"audit", "train", "study", "evaluate", "score", "demo"}
+CONTRACT = {"audit", "train", "study", "evaluate", "score", "explain", "similar", "demo"}
+WITHOUT_CHANCE = {"score", "explain", "similar"}
 
 
 def run(*arguments: str | Path) -> int:
@@ -95,7 +96,7 @@ def test_every_option_says_what_it_is_for(name: str) -> None:
             assert parameter.help, parameter.name
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACT - {"score"}))
+@pytest.mark.parametrize("name", sorted(CONTRACT - WITHOUT_CHANCE))
 def test_where_chance_is_involved_there_is_a_seed_and_where_a_result_is_printed_json(name: str) -> None:
     options = {option for parameter in commands.commands[name].params for option in parameter.opts}
     assert "--seed" in options
@@ -131,6 +132,11 @@ def test_where_chance_is_involved_there_is_a_seed_and_where_a_result_is_printed_
         "score new",
         "score new --bundle bundle --engine",
         "score new --bundle bundle --out new",
+        "explain new",
+        "explain --out maps",
+        "similar new/a.png",
+        "similar new/a.png --among new --k 0",
+        "similar new/a.png new/b.png --among new",
         "draw",
         "draw d --per-class 0",
         "demo here",

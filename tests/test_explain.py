@@ -17,8 +17,9 @@ from dermalert.bundle.format import Bundle
 from dermalert.bundle.shuffled import with_shuffled_weights
 from dermalert.cli import main
 from dermalert.errors import DataError, MissingExtra
+from dermalert.intake.index import index
 from dermalert.intake.masks import load_mask, masks_in
-from dermalert.intake.split import group_numbers
+from dermalert.intake.sources import list_data
 from dermalert.judge.calibration import Calibration
 from dermalert.judge.faithfulness import (
     EvidenceChecks,
@@ -34,7 +35,6 @@ from dermalert.score.engine import Engine
 from dermalert.score.explain import CLASS_ACTIVATION, OCCLUSION, evidence, explain, hidden, smoothed
 from dermalert.stages import explaining
 from dermalert.stages.explaining import checked_evidence, run_explain
-from dermalert.stages.judging import labelled_manifest
 from graphs import CLASSES, paint
 from pooled import CELL, SIZE, pooled_bundle, spotted
 
@@ -206,13 +206,14 @@ def test_what_could_not_be_told_of_a_picture_does_not_count_as_0() -> None:
     n = 40
     some = np.random.default_rng(0).uniform(0.2, 0.4, n)
     within = np.where(np.arange(n) % 2, np.nan, 0.75)
-    checks = EvidenceChecks(
-        some, some + 0.2, some + 0.1, some, within, np.where(np.isnan(within), np.nan, 0.25), within
-    )
+    chance, middle = some + 0.2, some + 0.3
+    checks = EvidenceChecks(some, chance, middle, some + 0.1, some, some, within, within - 0.5, within - 0.25, within)
     found = summarized(checks, np.arange(n), method=OCCLUSION, resamples=200)
     assert found.masked == n // 2
     assert found.figures["inside"].value == pytest.approx(0.75)
     assert found.figures["inside_gain"].value == pytest.approx(0.5)
+    assert found.figures["inside_gain_centre"].value == pytest.approx(0.25)
+    assert found.figures["deletion_gain_centre"].value == pytest.approx(0.3)
     assert found.figures["deletion_gain"].value == pytest.approx(0.2)
     assert found.figures["insertion_gain"].value == pytest.approx(0.1)
     json.dumps(found.to_json(), allow_nan=False)
@@ -221,15 +222,18 @@ def test_what_could_not_be_told_of_a_picture_does_not_count_as_0() -> None:
 def test_the_report_says_whether_maps_beat_chance_and_never_claims_a_check_that_was_not_made() -> None:
     random = np.random.default_rng(0)
     good, none = random.uniform(0.2, 0.4, 60), np.full(60, np.nan)
-    checks = EvidenceChecks(good, good + random.uniform(0.1, 0.2, 60), good, good + 0.1, none, none, none)
-    found = summarized(checks, np.arange(60), method=OCCLUSION, resamples=200)
-    section = evidence_section(found, unchecked="The library is <not> installed.")
+    chance, middle, no_better = good + random.uniform(0.1, 0.2, 60), good - 0.01, good + 0.1
+    checks = EvidenceChecks(good, chance, middle, good, no_better, no_better, none, none, none, none)
+    why = "The library is <not> installed."
+    section = evidence_section(summarized(checks, np.arange(60), method=OCCLUSION, unchecked=why, resamples=200))
     assert isinstance(section, page.Section)
-    assert "lowers the probability faster than" in section.html
-    assert "raises the probability no faster than" in section.html
+    assert "lowers the probability faster than an order of chance." in section.html
+    assert "lowers the probability no faster than a blob in the middle, as far" in section.html
+    assert "raises the probability no faster than an order of chance or a blob in the middle" in section.html
     assert "was not checked: The library is &lt;not&gt; installed." in section.html
     assert "inside the lesion" not in section.html  # no picture has a mask
-    beside = summarized(replace(checks, inside=good, covered=good / 2, likeness=good), np.arange(60), method=OCCLUSION)
+    masked = replace(checks, inside=good, covered=good / 2, inside_centre=good, likeness=good)
+    beside = summarized(masked, np.arange(60), method=OCCLUSION, resamples=200)
     told = evidence_section(beside).html
     assert "inside the lesion" in told
     assert "weights in disorder" in told
@@ -238,10 +242,9 @@ def test_the_report_says_whether_maps_beat_chance_and_never_claims_a_check_that_
 @pytest.fixture
 def clinic(tmp_path: Path) -> Path:
     """Class folders of pictures whose spot is the reason for their diagnosis, with masks of the spots."""
-    random = np.random.default_rng(0)
     for word, colour in (("melanoma", RED), ("nevus", GREEN)):
         for number in range(6):
-            column, row = int(random.integers(5)), int(random.integers(4))
+            column, row = 1 + number % 3, 1 + number // 3
             saved(tmp_path / "clinic" / word / f"{word}{number}.png", spotted((column, row, colour)))
             mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
             mask[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = 255
@@ -253,23 +256,24 @@ def clinic(tmp_path: Path) -> Path:
 def test_maps_of_a_model_that_goes_by_the_spot_beat_chance_and_lie_on_the_spot(
     clinic: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest, _ = labelled_manifest(clinic)
-    engine = Engine(pooled_bundle(np.eye(3, dtype=np.float32)))
-    found, unchecked = checked_evidence(engine, manifest, masks=clinic.parent / "masks", resamples=200)
+    manifest = index(list_data(clinic)).manifest
+    engine = Engine(pooled_bundle(0.6 * np.eye(3, dtype=np.float32)))
+    found = checked_evidence(engine, manifest, masks=masks_in(clinic.parent / "masks"), resamples=200)
     figures = found.figures
-    assert unchecked == ""
-    lesions = len(set(group_numbers(manifest)))
-    assert (found.method, found.pictures, found.masked) == (CLASS_ACTIVATION, lesions, lesions)  # one picture each
+    assert found.unchecked == ""
+    assert (found.method, found.pictures, found.masked) == (CLASS_ACTIVATION, 12, 12)
     assert figures["deletion_gain"].low > 0
     assert figures["insertion_gain"].low > 0
     assert figures["covered"].value == pytest.approx(1 / 20)
     assert figures["inside"].low > 0.3
     assert figures["likeness"].value < 0.9
     monkeypatch.setattr(explaining, "SAMPLE", 5)
-    few, _ = checked_evidence(engine, manifest, resamples=200)
-    again, _ = checked_evidence(engine, manifest, resamples=200)
+    few = checked_evidence(engine, manifest, resamples=200)
+    one_lesion = manifest.with_columns(group=[0] * 12)
+    assert checked_evidence(engine, one_lesion, resamples=200).pictures == 1
+    again = checked_evidence(engine, manifest, resamples=200)
     assert (few.pictures, few.masked) == (5, 0)
-    assert few == again
+    assert json.dumps(few.to_json()) == json.dumps(again.to_json())
 
 
 def test_without_the_library_for_it_the_sanity_check_says_why_it_was_not_made(
@@ -279,8 +283,8 @@ def test_without_the_library_for_it_the_sanity_check_says_why_it_was_not_made(
         raise MissingExtra("Shuffling the weights of a model", "train")
 
     monkeypatch.setattr(explaining, "with_shuffled_weights", missing)
-    found, unchecked = checked_evidence(Engine(pooled_bundle()), labelled_manifest(clinic)[0], resamples=200)
-    assert "[train]" in unchecked
+    found = checked_evidence(Engine(pooled_bundle()), index(list_data(clinic)).manifest, resamples=200)
+    assert "[train]" in found.unchecked
     assert np.isnan(found.figures["likeness"].value)
     assert found.figures["deletion"].value > 0
 

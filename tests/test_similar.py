@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from dermalert.cli import main
 from dermalert.errors import BundleError, DataError
+from dermalert.intake.index import index
+from dermalert.intake.sources import list_data
 from dermalert.score import similar as similar_module
 from dermalert.score.engine import Engine
 from dermalert.score.similar import Embedder, Index, embed, model_hash, nearest
-from dermalert.stages.judging import labelled_manifest
 from graphs import bundle, graph, paint
-from pooled import SIZE, pooled_bundle
+from pooled import CELL, DARK, SIZE, pooled_bundle
 from reading import read
 
 COLOURS = {
@@ -92,7 +93,8 @@ def test_embeddings_have_length_1() -> None:
     found = embed(Engine(pooled_bundle()), pixels)
     assert found.dtype == np.float32
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    expected = pixels.mean(axis=(1, 2))
+    cells = pixels.reshape(3, SIZE[1] // CELL, CELL, SIZE[0] // CELL, CELL, 3).mean(axis=(2, 4))
+    expected = np.maximum(cells - DARK, 0).mean(axis=(1, 2))
     assert np.allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-4)
 
 
@@ -237,7 +239,7 @@ def test_only_pictures_of_the_collection_come_though_the_index_knows_others(
 
 
 def test_a_manifest_gives_its_pictures_and_diagnoses(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labelled_manifest(home / "archive")[0].write(home / "manifest.parquet")
+    index(list_data(home / "archive")).manifest.write(home / "manifest.parquet")
     found = asked("new.png", "--among", "manifest.parquet", "--k", "1", capsys=capsys)
     (case,) = found["cases"]  # type: ignore[misc]
     assert case["labels"] == ["melanoma"]

@@ -10,6 +10,8 @@ The public names, each loaded when it is first used, so that `import dermalert` 
     study           several ways of training, compared on the same pictures
     evaluate        a model judged on other labelled pictures
     score           findings for new pictures
+    explain         where in a picture the evidence for a diagnosis lies
+    similar         the pictures of a collection that are most like one picture
     Bundle          a trained model, ready to score
     Recipe          one way of training; `recipe_named` gives those that come with Dermalert
 
@@ -20,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dermalert.api import audit, evaluate, load_manifest, score, study, train
+    from dermalert.api import audit, evaluate, explain, load_manifest, score, similar, study, train
     from dermalert.bundle.format import Bundle
     from dermalert.learn.recipes import Recipe, recipe_named
 
@@ -31,15 +33,19 @@ __all__ = [
     "__version__",
     "audit",
     "evaluate",
+    "explain",
     "load_manifest",
     "recipe_named",
     "score",
+    "similar",
     "study",
     "train",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("audit", "evaluate", "load_manifest", "score", "study", "train"), "dermalert.api"),
+    **dict.fromkeys(
+        ("audit", "evaluate", "explain", "load_manifest", "score", "similar", "study", "train"), "dermalert.api"
+    ),
     **dict.fromkeys(("Recipe", "recipe_named"), "dermalert.learn.recipes"),
     "Bundle": "dermalert.bundle.format",
 }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dermalert.judge.study import Study
     from dermalert.learn.recipes import Recipe
     from dermalert.score.batch import Finding
+    from dermalert.stages.explaining import Explained
+    from dermalert.stages.similarity import Similar
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -247,6 +249,7 @@ def evaluate(
     out: PathLike,
     table: PathLike | None = None,
     columns: Mapping[str, str] | None = None,
+    prevalence: float = 0.02,
     seed: int = 0,
     resamples: int = 1000,
     workers: int | None = None,
@@ -257,6 +260,7 @@ def evaluate(
         bundle: the `bundle/` folder of a training run.
         data, table, columns, workers: as for `load_manifest`.
         out: folder for `metrics.json`, `report.html` and `predictions.csv`.
+        prevalence: the share of melanomas among the lesions of a clinic, in (0, 1), for its decision curve.
         seed, resamples: of the intervals.
 
     Returns:
@@ -268,13 +272,15 @@ def evaluate(
     """
     from dermalert.stages.judging import run_evaluate
 
-    told = _call("evaluate", bundle, data, out=out, table=table, columns=columns, seed=seed, resamples=resamples)
+    options = {"prevalence": prevalence, "seed": seed, "resamples": resamples}
+    told = _call("evaluate", bundle, data, out=out, table=table, columns=columns, **options)
     return run_evaluate(
         Path(bundle),
         Path(data),
         Path(out),
         table=_path(table),
         columns=columns,
+        prevalence=prevalence,
         seed=seed,
         resamples=resamples,
         workers=workers,
@@ -284,23 +290,109 @@ def evaluate(
 
 
 def score(
-    paths: PathLike | Iterable[PathLike], bundle: Bundle | PathLike | None = None, *, workers: int | None = None
+    paths: PathLike | Iterable[PathLike],
+    bundle: Bundle | PathLike | None = None,
+    *,
+    operating_point: str | None = None,
+    prevalence: float | None = None,
+    workers: int | None = None,
 ) -> Iterator[Finding]:
     """One finding a picture, in order, as they come. A file that cannot be used gives one that says why.
 
     Args:
         paths: pictures, folders (walked) and manifests (`*.parquet`); or one of them.
         bundle: a bundle, or the folder that it lies in; by default the one that ships.
+        operating_point: the name of the one that decides on alerts; by default the bundle's first.
+        prevalence: the share of melanomas among the lesions there, in (0, 1): adjusts the probabilities by Bayes' rule.
+            Alerts and sets stay: they are decided on the probabilities as calibrated.
         workers: decoding threads; by default one a core.
 
     Raises:
-        BundleError: the bundle cannot be used.
-        DataError: a manifest among the paths cannot be read.
+        BundleError: the bundle cannot be used, or has no such operating point.
+        DataError: a manifest among the paths cannot be read, or the probabilities cannot be adjusted.
     """
     from dermalert.score import batch
 
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    return batch.score(batch.pictures_at(map(Path, several)), _bundle(bundle), workers=workers)
+    return batch.score(
+        batch.pictures_at(map(Path, several)),
+        _bundle(bundle),
+        workers=workers,
+        point=operating_point,
+        prevalence=prevalence,
+    )
+
+
+def explain(
+    paths: PathLike | Iterable[PathLike],
+    bundle: Bundle | PathLike | None = None,
+    *,
+    out: PathLike,
+    diagnosis: str = "melanoma",
+    mask: PathLike | None = None,
+) -> list[Explained]:
+    """Evidence maps: where in each picture the evidence for a diagnosis lies, as PNG and as an array.
+
+    Args:
+        paths, bundle: as for `score`.
+        out: the PNG file, for one picture; otherwise the folder of the PNGs.
+        diagnosis: a class of the model, or another word for it.
+        mask: the lesion's mask, for one picture; or a folder of masks named like their pictures.
+
+    Returns:
+        what was written for each picture; one that cannot be used is told on stderr and left out.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        DataError: nothing there can be explained, the model does not know the diagnosis, or `out` would replace a
+            picture.
+    """
+    from dermalert.stages.explaining import run_explain
+
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    model = _bundle(bundle)
+    return list(run_explain([*map(Path, several)], model, Path(out), diagnosis=diagnosis, mask=_path(mask)))
+
+
+def similar(
+    picture: PathLike,
+    bundle: Bundle | PathLike | None = None,
+    *,
+    among: PathLike,
+    k: int = 5,
+    out: PathLike | None = None,
+    index: PathLike | None = None,
+    workers: int | None = None,
+) -> Similar:
+    """The pictures of a collection that the model sees as most like one picture.
+
+    Args:
+        bundle: as for `score`.
+        among: a folder of pictures, a table or a manifest.
+        k: how many.
+        out: an HTML page with the pictures.
+        index: folder where features are kept for the next time; by default in your cache folder.
+        workers: decoding threads; by default one a core.
+
+    Raises:
+        RefusedFile: the picture cannot be used.
+        BundleError: the bundle cannot be used, or its network gives no features to compare by.
+        DataError: no picture there to compare with.
+    """
+    from dermalert.stages.similarity import kept_by_default, run_similar
+
+    told = _call("similar", picture, among=among, k=k, out=out)
+    return run_similar(
+        Path(picture),
+        Path(among),
+        _bundle(bundle),
+        k=k,
+        index=_path(index) or kept_by_default(),
+        out=_path(out),
+        workers=workers,
+        command=told,
+        made=_now(),
+    )
 
 
 def _bundle(given: Bundle | PathLike | None) -> Bundle:

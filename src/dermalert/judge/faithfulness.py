@@ -5,8 +5,9 @@ Comes in: pictures, their maps, a function from pictures to probabilities, masks
 
 - Deletion and insertion (Petsiuk, Das and Saenko, "RISE: randomized input sampling for explanation of black-box
   models", BMVC 2018): the mean probability of the diagnosis called while the picture is hidden, or shown, from the
-  strongest evidence to the weakest. Beside it the same for maps of noise that are as coarse and as smooth: an order of
-  single pixels by chance leaves no structure whole, which no map can be compared with.
+  strongest evidence to the weakest. Beside it the same for maps of noise that are as coarse and as smooth, since an
+  order of single pixels by chance leaves no structure whole, which no map can be compared with; and for one blob in the
+  middle, where most lesions are: a map that is no better tells nothing that nobody would have guessed.
 - The energy-based pointing game (Wang et al., "Score-CAM: score-weighted visual explanations for convolutional neural
   networks", CVPR workshops 2020): the share of the evidence inside the lesion's mask, beside the share of the picture
   that the mask covers, which is what evidence spread at random would have.
@@ -101,24 +102,31 @@ class EvidenceChecks:
     """What was found for each picture; all float64 (N,), NaN where it could not be.
 
     Attributes:
-        deletion, insertion: of its map; `deletion_random`, `insertion_random`: of a map of noise.
-        inside: share of the evidence inside the lesion's mask; `covered`: share of the picture that the mask covers.
+        deletion, insertion, inside: of its map; the last is the share of the evidence inside the lesion's mask.
+        deletion_random, insertion_random: of a map of noise; `covered`: share of the picture that the mask covers.
+        deletion_centre, insertion_centre, inside_centre: of a blob in the middle.
         likeness: with the map of the network with shuffled weights.
     """
 
     deletion: NDArray[np.float64]
     deletion_random: NDArray[np.float64]
+    deletion_centre: NDArray[np.float64]
     insertion: NDArray[np.float64]
     insertion_random: NDArray[np.float64]
+    insertion_centre: NDArray[np.float64]
     inside: NDArray[np.float64]
     covered: NDArray[np.float64]
+    inside_centre: NDArray[np.float64]
     likeness: NDArray[np.float64]
 
 
 _DIFFERENCES = {
     "deletion_gain": ("deletion_random", "deletion"),
+    "deletion_gain_centre": ("deletion_centre", "deletion"),
     "insertion_gain": ("insertion", "insertion_random"),
+    "insertion_gain_centre": ("insertion", "insertion_centre"),
     "inside_gain": ("inside", "covered"),
+    "inside_gain_centre": ("inside", "inside_centre"),
 }
 
 
@@ -129,23 +137,31 @@ class EvidenceFigures:
     Attributes:
         method: how the maps were made.
         pictures, masked: looked at, and how many of them have a mask.
-        figures: the means of `EvidenceChecks`, and `deletion_gain`, `insertion_gain`, `inside_gain`: by how much
-            the map is better than chance, paired.
+        unchecked: why the sanity check could not be made; empty where it was.
+        figures: the means of `EvidenceChecks`, and by how much the map is better, paired: `deletion_gain`,
+            `insertion_gain`, `inside_gain` than chance, and with `_centre` than a blob in the middle.
     """
 
     method: str
     pictures: int
     masked: int
+    unchecked: str
     figures: Mapping[str, Interval]
 
     def to_json(self) -> dict[str, object]:
         """As it stands in `metrics.json`."""
-        figures = {name: interval.to_json() for name, interval in self.figures.items()}
-        return {"method": self.method, "pictures": self.pictures, "masked": self.masked, "figures": figures}
+        facts = {name: getattr(self, name) for name in ("method", "pictures", "masked", "unchecked")}
+        return facts | {"figures": {name: interval.to_json() for name, interval in self.figures.items()}}
 
 
 def summarized(
-    checks: EvidenceChecks, groups: NDArray[np.int64], *, method: str, resamples: int = 1000, seed: int = 0
+    checks: EvidenceChecks,
+    groups: NDArray[np.int64],
+    *,
+    method: str,
+    unchecked: str = "",
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> EvidenceFigures:
     """The means over pictures with intervals over lesions.
 
@@ -166,15 +182,12 @@ def summarized(
 
     intervals = group_bootstrap_many(means, groups, resamples=resamples, seed=seed)
     masked = int(np.isfinite(checks.covered).sum())
-    return EvidenceFigures(method, len(values), masked, dict(zip(columns, intervals, strict=True)))
+    figures = dict(zip(columns, intervals, strict=True))
+    return EvidenceFigures(method, len(values), masked, unchecked, figures)
 
 
-def evidence_section(evidence: EvidenceFigures, *, unchecked: str = "") -> page.Section:
-    """The report's section on them.
-
-    Args:
-        unchecked: why the sanity check could not be made, where it could not.
-    """
+def evidence_section(evidence: EvidenceFigures) -> page.Section:
+    """The report's section on them."""
     rows = [_row(evidence, *told) for told in _ROWS if told[2] != "inside" or evidence.masked]
     likeness = measure(evidence.figures["likeness"], as_percent=False, bar=False)
     html = page.fragment(
@@ -182,7 +195,6 @@ def evidence_section(evidence: EvidenceFigures, *, unchecked: str = "") -> page.
         evidence=evidence,
         rows=rows,
         likeness=likeness,
-        unchecked=unchecked,
         verdicts=_verdicts(evidence),
     )
     return page.Section("Do the evidence maps show what the model goes by?", html)
@@ -211,6 +223,8 @@ def _row(evidence: EvidenceFigures, name: str, meaning: str, of_map: str, by_cha
         measure(figures[of_map], as_percent=True),
         measure(figures[by_chance], as_percent=True),
         measure(figures[f"{of_map}_gain"], as_percent=True, bar=False),
+        measure(figures[f"{of_map}_centre"], as_percent=True),
+        measure(figures[f"{of_map}_gain_centre"], as_percent=True, bar=False),
     ]
     return Row(name, meaning, cells)
 
@@ -219,13 +233,16 @@ _GAINS = {
     "deletion_gain": "Hiding the strongest evidence first lowers the probability",
     "insertion_gain": "Showing the strongest evidence first raises the probability",
 }
+_RIVALS = {"": "an order of chance", "_centre": "a blob in the middle"}
 
 
 def _verdicts(evidence: EvidenceFigures) -> list[str]:
     """What the intervals allow to say."""
-    return [
-        f"{what} faster than an order of chance."
-        if evidence.figures[name].low > 0
-        else f"{what} no faster than an order of chance, as far as these pictures tell."
-        for name, what in _GAINS.items()
-    ]
+    told = []
+    for name, what in _GAINS.items():
+        beaten = [rival for end, rival in _RIVALS.items() if evidence.figures[name + end].low > 0]
+        if beaten:
+            told.append(f"{what} faster than {' or '.join(beaten)}.")
+        if unbeaten := [rival for rival in _RIVALS.values() if rival not in beaten]:
+            told.append(f"{what} no faster than {' or '.join(unbeaten)}, as far as these pictures tell.")
+    return told

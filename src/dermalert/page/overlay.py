@@ -49,7 +49,7 @@ def laid_over(pixels: NDArray[np.uint8], share: NDArray[np.floating]) -> NDArray
         pixels: uint8 (H, W, 3).
         share: float (H, W) in [0, 1], of the strongest evidence.
     """
-    opacity = _OPAQUE * np.sqrt(share)[..., None]
+    opacity = _OPAQUE * share[..., None]
     mixed: NDArray[np.uint8] = np.rint((1 - opacity) * pixels + opacity * coloured(share)).astype(np.uint8)
     return mixed
 
@@ -95,10 +95,13 @@ def _sheet(
     sheet.paste(picture, (_MARGIN, top))
     sheet.paste(beside, (left, top))
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, 20), heading, _INK, _font(28))
-    pen.text((_MARGIN, 60), note, _MUTED, _font(17))
-    pen.text((_MARGIN, top - 28), "Picture", _INK, _font(17))
-    pen.text((left, top - 28), caption, _INK, _font(17))
+    for place, text, colour, size in (
+        ((_MARGIN, 20), heading, _INK, 28),
+        ((_MARGIN, 60), note, _MUTED, 17),
+        ((_MARGIN, top - 28), "Picture", _INK, 17),
+        ((left, top - 28), caption, _INK, 17),
+    ):
+        pen.text(place, text.replace("\N{NO-BREAK SPACE}", " "), colour, _font(size))  # which the font has not
     if has_legend:
         _legend(sheet, pen, left, top + height + 12)
     for number, line in enumerate(_FOOT):
@@ -127,5 +130,5 @@ def _encoded(sheet: Image.Image, alt: str) -> bytes:
     about.add_itxt("Disclaimer", " ".join(_FOOT))
     about.add_itxt("Software", "Dermalert")
     stream = io.BytesIO()
-    sheet.save(stream, "PNG", optimize=True, pnginfo=about)
+    sheet.save(stream, "PNG", pnginfo=about)
     return stream.getvalue()

@@ -204,46 +204,55 @@ def _shown(info: PictureInfo) -> tuple[int, int]:
 
 
 def checked_evidence(
-    engine: Engine, manifest: Manifest, *, masks: Path | None = None, resamples: int = 1000, seed: int = 0
-) -> tuple[EvidenceFigures, str]:
+    engine: Engine,
+    manifest: Manifest,
+    *,
+    masks: Mapping[str, Path] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> EvidenceFigures:
     """How far the maps of a manifest's pictures can be believed, on a sample of at most `SAMPLE` of them.
 
-    The sample holds one picture a lesion, by chance that depends on `seed` alone, and those with a mask where there are
-    masks.
+    The sample holds one picture a lesion, by chance that depends on `seed` alone; where there are masks, of those that
+    have one.
 
     Args:
-        masks: a folder of lesion masks.
-
-    Returns:
-        the figures, and why the sanity check could not be made, empty where it was.
+        masks: lesion masks, as `masks_in` finds them.
 
     Raises:
         DataError: none of the pictures can be read any more, or none has a mask among `masks`.
     """
-    found = masks_in(masks) if masks else {}
-    rows = _sampled(manifest, found, seed)
+    rows = _sampled(manifest, masks or {}, seed)
     if masks and not len(rows):
-        raise DataError(f"{printable(str(masks))}: no picture of this set has a mask there.")
-    kept, pixels, lesions = [], [], []
-    for row, path in zip(rows, manifest.table.take(rows).column("path").to_pylist(), strict=True):
-        try:
-            picture = load(manifest.root / path, size=engine.bundle.size).pixels
-            file = found.get(Path(path).stem)
-            lesions.append(None if file is None else load_mask(file, engine.bundle.size))
-        except RefusedFile as refusal:
-            tqdm.write(str(refusal), file=sys.stderr)
-            continue
-        kept.append(row)
-        pixels.append(picture)
-    if not kept:
+        raise DataError(f"None of the {len(masks)} masks is named like a picture of this set. Name another folder.")
+    read = {int(row): one for row in rows if (one := _read(manifest, int(row), masks or {}, engine.bundle.size))}
+    if not read:
         raise DataError(f"{manifest.root}: none of its pictures can be read any more.")
     try:
         shuffled, unchecked = Engine(with_shuffled_weights(engine.bundle, seed=seed)), ""
     except MissingExtra as error:
         shuffled, unchecked = None, str(error)
-    checks = _checks(engine, shuffled, np.stack(pixels), lesions, seed)
-    groups = group_numbers(manifest)[kept]
-    return summarized(checks, groups, method=method_of(engine), resamples=resamples, seed=seed), unchecked
+    return summarized(
+        _checks(engine, shuffled, list(read.values()), seed),
+        group_numbers(manifest)[list(read)],
+        method=method_of(engine),
+        unchecked=unchecked,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+Masked = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]  # a picture, (H, W, 3), and its mask, (H, W), if it has one
+
+
+def _read(manifest: Manifest, row: int, masks: Mapping[str, Path], size: tuple[int, int]) -> Masked | None:
+    path = Path(manifest.table.column("path")[row].as_py())
+    try:
+        pixels = load(manifest.root / path, size=size).pixels
+        return pixels, load_mask(masks[path.stem], size) if path.stem in masks else None
+    except RefusedFile as refusal:
+        tqdm.write(str(refusal), file=sys.stderr)
+        return None
 
 
 def _sampled(manifest: Manifest, masks: Mapping[str, Path], seed: int) -> NDArray[np.int64]:
@@ -254,33 +263,36 @@ def _sampled(manifest: Manifest, masks: Mapping[str, Path], seed: int) -> NDArra
     return np.sort(shuffled[np.sort(first)][:SAMPLE])
 
 
-def _checks(
-    engine: Engine,
-    shuffled: Engine | None,
-    pixels: NDArray[np.uint8],
-    lesions: Sequence[NDArray[np.bool_] | None],
-    seed: int,
-) -> EvidenceChecks:
-    random, found = np.random.default_rng(seed), []
-    for picture, lesion in zip(tqdm(pixels, desc="evidence", unit="picture"), lesions, strict=True):
+def _checks(engine: Engine, shuffled: Engine | None, pictures: Sequence[Masked], seed: int) -> EvidenceChecks:
+    random, middle, found = np.random.default_rng(seed), _middle(engine.bundle.size), []
+    for picture, lesion in tqdm(pictures, desc="evidence", unit="picture"):
         called = int(engine.probabilities(picture[None])[0].argmax())
         real, _ = evidence(engine, picture[None], [called])
         noise = random.standard_normal(real.shape).astype(np.float32)
-        (map_, by_chance) = smoothed(np.concatenate([real, noise]), engine.bundle.size)
+        rivals = [*smoothed(np.concatenate([real, noise]), engine.bundle.size), middle]
         cover = hidden(picture)
 
         def probability(several: NDArray[np.uint8], called: int = called) -> NDArray[np.float64]:
             return engine.probabilities(several)[:, called]
 
+        within = [np.nan] * 3
+        if lesion is not None:
+            within = [inside(np.maximum(rivals[0], 0), lesion), float(lesion.mean()), inside(middle, lesion)]
+        alike = np.nan
+        if shuffled is not None:
+            alike = likeness(real, evidence(shuffled, picture[None], [called])[0])
         found.append(
-            (
-                deletion(picture, map_, cover, probability),
-                deletion(picture, by_chance, cover, probability),
-                insertion(picture, map_, cover, probability),
-                insertion(picture, by_chance, cover, probability),
-                np.nan if lesion is None else inside(np.maximum(map_, 0), lesion),
-                np.nan if lesion is None else float(lesion.mean()),
-                np.nan if shuffled is None else likeness(real, evidence(shuffled, picture[None], [called])[0]),
-            )
+            [
+                *(deletion(picture, rival, cover, probability) for rival in rivals),
+                *(insertion(picture, rival, cover, probability) for rival in rivals),
+                *within,
+                alike,
+            ]
         )
     return EvidenceChecks(*np.array(found, dtype=np.float64).T)
+
+
+def _middle(size: tuple[int, int]) -> NDArray[np.float32]:
+    """float32 (H, W): a blob in the middle, its deviation a quarter of each side."""
+    across, down = (np.exp(-8 * ((np.arange(side) + 0.5) / side - 0.5) ** 2) for side in size)
+    return np.outer(down, across).astype(np.float32)
