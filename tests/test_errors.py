@@ -14,6 +14,7 @@ from dermalert.errors import (
     DermalertError,
     MissingExtra,
     NotAPicture,
+    NotEnoughNegatives,
     NotEnoughPositives,
     RefusedFile,
     RunError,
@@ -38,7 +39,8 @@ def test_refusals_are_told_apart_by_their_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [*REFUSALS, RefusedFile, DataError, NotEnoughPositives, BundleError, RunError, MissingExtra]
+    "error",
+    [*REFUSALS, RefusedFile, DataError, NotEnoughNegatives, NotEnoughPositives, BundleError, RunError, MissingExtra],
 )
 def test_one_except_clause_catches_every_error_a_user_can_cause(error: type[Exception]) -> None:
     assert issubclass(error, DermalertError)
@@ -47,6 +49,7 @@ def test_one_except_clause_catches_every_error_a_user_can_cause(error: type[Exce
 def test_a_refused_file_is_no_data_error_so_that_the_batch_goes_on() -> None:
     assert not issubclass(RefusedFile, DataError)
     assert issubclass(NotEnoughPositives, DataError)
+    assert issubclass(NotEnoughNegatives, DataError)
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
