@@ -401,7 +401,7 @@ def card(bundle: Path | None, out: Path | None, form: str) -> None:
 
     \b
     Example:
-      dermalert card
+      dermalert card --out card.md
       dermalert card --bundle runs/plain/bundle --format hf --out README.md
     """
     from dermalert import page
