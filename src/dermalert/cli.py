@@ -265,6 +265,13 @@ def study(
 @click.argument("data", type=DATA)
 @click.option("--out", type=OUT, required=True, help="Folder for metrics.json, report.html and predictions.csv.")
 @click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.02,
+    show_default=True,
+    help="The share of melanomas among the lesions of a clinic, for its decision curve.",
+)
 @_source_options
 @_seed
 @_as_json
