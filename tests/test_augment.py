@@ -29,6 +29,11 @@ STRENGTHS = {
     "ruler": 0.5,
     "mixup": 0.4,
     "cutmix": 1.0,
+    "aspect": 0.3,
+    "illuminant": 0.2,
+    "ink": 0.9,
+    "frame": 0.9,
+    "degrade": 0.5,
 }
 
 
@@ -333,3 +338,35 @@ def test_examples_show_each_alone_and_all_together() -> None:
     assert not any(np.array_equal(result, batch[0]) for result in shown["hair"][1:])
     assert np.array_equal(shown["flip"][1], batch[0][::-1, ::-1])
     assert len(examples({"flip": 0.5}, batch[0], count=1, seed=0)[TOGETHER]) == 2
+
+
+def test_another_lamp_scales_each_channel_and_leaves_black_black() -> None:
+    white = np.full((64, *SIZE[::-1], 3), 120, dtype=np.uint8)
+    made = augmenter(illuminant=0.25)(white, epoch=1, batch=0).pixels.astype(int)
+    assert (made == made[:, :1, :1]).all()
+    told = made[:, 0, 0]
+    assert told.min() >= 90
+    assert told.max() <= 150
+    assert (np.ptp(told, axis=1) > 5).mean() > 0.8
+    assert not augmenter(illuminant=0.25)(np.zeros_like(white), epoch=1, batch=0).pixels.any()
+
+
+def test_a_stretch_makes_one_axis_longer_as_it_makes_the_other_shorter() -> None:
+    height, width = SIZE[::-1]
+    y, x = np.mgrid[:height, :width]
+    square = (np.maximum(abs(x - (width - 1) / 2), abs(y - (height - 1) / 2)) < 8)[..., None] * np.uint8(255)
+    made = augmenter(aspect=0.5)(np.repeat(square[None].repeat(3, -1), 32, 0), epoch=1, batch=0).pixels[..., 0] > 127
+    wide, high = made.any(axis=1).sum(axis=1), made.any(axis=2).sum(axis=1)
+    assert np.ptp(wide / high) > 0.5
+    assert np.allclose(wide * high, 16 * 16, rtol=0.2)
+
+
+def test_pictures_can_be_shown_smaller_than_they_are_given() -> None:
+    given = np.zeros((3, 80, 96, 3), dtype=np.uint8)
+    given[:, 20:60, 24:72] = 255
+    made = Augmenter({"flip": 0.5}, size=SIZE, given=(96, 80), seed=0)(given, epoch=1, batch=0).pixels
+    expected = np.zeros((*SIZE[::-1], 3), dtype=np.uint8)
+    expected[10:30, 12:36] = 255
+    assert np.array_equal(made, np.repeat(expected[None], 3, axis=0))
+    with pytest.raises(RunError, match="can only become"):
+        Augmenter({"brightness": 0.1}, size=SIZE, given=(96, 80), seed=0)

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from dermalert.errors import DataError, MissingExtra
 from dermalert.learn import balance
-from dermalert.learn.balance import NO_CLASS, balanced_order, class_weights, fill_up, log_prior
+from dermalert.learn.balance import (
+    NO_CLASS,
+    balanced_order,
+    class_shares,
+    class_weights,
+    fill_up,
+    log_prior,
+    tempered_order,
+)
 
 # Of 40 pictures, 30 for training: 14 of class 0, 6 of class 1, 3 of class 3, and 7 without one exact class.
 ROWS = np.random.default_rng(0).permutation(40)[:30].astype(np.int64)
@@ -245,3 +253,23 @@ def test_the_prior_counts_training_rows_and_one_more() -> None:
     prior = log_prior(CLASSES, ROWS, 5)
     assert prior.dtype == np.float32
     assert np.exp(prior) == pytest.approx(np.array([15, 7, 1, 4, 1]) / 28)
+
+
+def test_a_stratum_has_turns_as_the_square_root_of_its_pictures() -> None:
+    strata = np.repeat([0, 1, 2], [900, 100, 25])
+    rows = np.arange(len(strata))
+    order = tempered_order(rows, strata, np.random.default_rng(0))
+    assert len(order) == len(rows)
+    assert np.bincount(strata[order]).tolist() == [683, 228, 114]
+    turns = np.bincount(order, minlength=len(rows))
+    for stratum in range(3):
+        assert np.ptp(turns[strata == stratum]) <= 1
+    assert set(tempered_order(rows[strata != 1], strata, np.random.default_rng(0))) <= set(rows[strata != 1])
+
+
+def test_class_shares_divide_coarse_labels_as_the_exact_ones_stand() -> None:
+    exact = np.eye(3, dtype=bool)[np.repeat([0, 1, 2], [60, 20, 20])]
+    coarse = np.tile([[True, True, False]], (100, 1))
+    assert class_shares(np.concatenate([exact, coarse])) == pytest.approx([0.675, 0.225, 0.1], abs=1e-6)
+    weights = np.repeat([1.0, 3.0, 3.0], [60, 20, 20])
+    assert class_shares(exact, weights) == pytest.approx([1 / 3] * 3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dermalert.errors import DataError
 from dermalert.intake.manifest import SCHEMA, Manifest
-from dermalert.intake.pool import concatenated, pool
+from dermalert.intake.pool import collections, concatenated, photographs, pool
 from dermalert.intake.split import clean_test
 
 
@@ -124,3 +124,24 @@ def test_no_lesion_stands_on_both_sides_of_a_pooled_split(shows: list[int], seed
     assert all(len(found) == 1 for found in parts.values())
     ours = pooled.where([source == "first" for source in pooled.column("source")])
     assert clean_test(ours).sum() == 5
+
+
+def test_each_photograph_is_kept_once_from_the_added_set_with_what_both_sets_say() -> None:
+    first = made("first", [{"path": f"ISIC_00{n}.jpg", "image_id": str(n)} for n in (24306, 15000, 15001)])
+    second = made("second", [{"path": f"ISIC_00{n}.jpg", "image_id": str(n)} for n in (24306, 15002)])
+    both = concatenated([first, second])
+    akiec, exact = frozenset({"actinic keratosis", "squamous cell carcinoma"}), frozenset({"actinic keratosis"})
+    nevus = frozenset({"nevus"})
+    kept, allowed = photographs(both, [exact, nevus, nevus, akiec, nevus])
+    assert kept.column("image_id") == ["15000", "15001", "second:24306", "second:15002"]
+    assert allowed == [nevus, nevus, exact, nevus]
+    assert collections(kept).tolist() == ["older ISIC", "older ISIC", "ham10000", "older ISIC"]
+    with pytest.raises(DataError, match="something else"):
+        photographs(both, [nevus, nevus, nevus, akiec, nevus])
+
+
+def test_pictures_without_an_archive_number_belong_to_their_own_set_and_are_all_kept() -> None:
+    both = concatenated([made("first", [{}, {}]), made("second", [{}])])
+    kept, _ = photographs(both, [frozenset({"nevus"})] * 3)
+    assert len(kept) == 3
+    assert collections(kept).tolist() == ["first", "first", "second"]

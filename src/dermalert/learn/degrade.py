@@ -19,7 +19,9 @@ def degraded(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     """The picture, uint8 (H, W, 3), made smaller, stored as a JPEG and brought back to its size."""
     height, width = picture.shape[:2]
     share = rng.uniform(_SMALLEST, 1)
-    small = Image.fromarray(picture).resize((max(8, round(width * share)), max(8, round(height * share))), Image.Resampling.BOX)
+    small = Image.fromarray(picture).resize(
+        (max(8, round(width * share)), max(8, round(height * share))), Image.Resampling.BOX
+    )
     stored = io.BytesIO()
     small.save(stored, "JPEG", quality=int(rng.integers(*_QUALITY)))
     again = Image.open(stored, formats=["JPEG"]).resize((width, height), Image.Resampling.BILINEAR)

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,6 @@ class _Member:
     def __init__(
         self, rows: Rows, allowed: NDArray[np.bool_], strata: Rows, recipe: Recipe, shown: tuple[int, int]
     ) -> None:
-        from dataclasses import replace
-
         self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
         self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
         stages = networks.stages(self.model)
