@@ -37,6 +37,7 @@ from dermalert.stages import explaining
 from dermalert.stages.explaining import checked_evidence, run_explain
 from graphs import CLASSES, paint
 from pooled import CELL, SIZE, pooled_bundle, spotted
+from reading import read
 
 RED, GREEN = (220, 40, 40), (40, 220, 40)
 BOTH_WAYS = pytest.mark.parametrize(
@@ -463,3 +464,24 @@ def test_a_hostile_name_of_a_picture_does_not_reach_the_png(tmp_path: Path) -> N
 def test_explaining_by_the_graph_alone_knows_every_class() -> None:
     (one,) = explain(Engine(pooled_bundle()), noise(1), CLASSES[2])
     assert one.diagnosis == "vascular lesion"
+
+
+def test_evaluate_reports_whether_the_maps_can_be_believed_and_how_much_lies_inside_the_masks(
+    clinic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = clinic.parent
+    pooled_bundle(0.6 * np.eye(3, dtype=np.float32)).save(home / "bundle")
+    arguments = ("--masks", str(home / "masks"), "--out", str(home / "out"), "--resamples", "100")
+    assert run("evaluate", str(home / "bundle"), str(clinic), *arguments, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["evidence"]
+    assert told["method"] == CLASS_ACTIVATION
+    assert told["masked"] == told["pictures"] > 0
+    assert told["figures"]["inside"]["value"] > told["figures"]["covered"]["value"]
+    reading = read((home / "out" / "report.html").read_text(encoding="utf-8"))
+    assert reading.problems == []
+    assert (2, "Do the evidence maps show what the model goes by?") in reading.headings
+
+
+def test_masks_of_other_pictures_are_told_of(clinic: Path) -> None:
+    with pytest.raises(DataError, match="None of the 1 masks is named like a picture of this set"):
+        checked_evidence(Engine(pooled_bundle()), index(list_data(clinic)).manifest, masks={"other": clinic / "x.png"})

@@ -250,6 +250,8 @@ def evaluate(
     table: PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     prevalence: float = 0.02,
+    masks: PathLike | None = None,
+    robustness: int = 0,
     seed: int = 0,
     resamples: int = 1000,
     workers: int | None = None,
@@ -261,6 +263,8 @@ def evaluate(
         data, table, columns, workers: as for `load_manifest`.
         out: folder for `metrics.json`, `report.html` and `predictions.csv`.
         prevalence: the share of melanomas among the lesions of a clinic, in (0, 1), for its decision curve.
+        masks: a folder of lesion masks named like their pictures: how much of the evidence lies inside.
+        robustness: judge so many of the pictures under 22 corruptions, too; 0 for none.
         seed, resamples: of the intervals.
 
     Returns:
@@ -272,7 +276,7 @@ def evaluate(
     """
     from dermalert.stages.judging import run_evaluate
 
-    options = {"prevalence": prevalence, "seed": seed, "resamples": resamples}
+    options = {"prevalence": prevalence, "masks": masks, "robustness": robustness, "seed": seed, "resamples": resamples}
     told = _call("evaluate", bundle, data, out=out, table=table, columns=columns, **options)
     return run_evaluate(
         Path(bundle),
@@ -281,6 +285,8 @@ def evaluate(
         table=_path(table),
         columns=columns,
         prevalence=prevalence,
+        masks=_path(masks),
+        robustness=robustness,
         seed=seed,
         resamples=resamples,
         workers=workers,

@@ -264,6 +264,9 @@ def study(
 @click.argument("bundle", type=DATA)
 @click.argument("data", type=DATA)
 @click.option("--out", type=OUT, required=True, help="Folder for metrics.json, report.html and predictions.csv.")
+@click.option(
+    "--robustness", type=click.IntRange(0), default=0, metavar="N", help="Also judge N pictures, spoilt in 22 ways."
+)
 @click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="For the intervals.")
 @click.option(
     "--prevalence",
@@ -272,6 +275,7 @@ def study(
     show_default=True,
     help="The share of melanomas among the lesions of a clinic, for its decision curve.",
 )
+@click.option("--masks", type=OUT, help="Folder of lesion masks: tells how much of the evidence lies inside.")
 @_source_options
 @_seed
 @_as_json
@@ -281,6 +285,7 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
     \b
     Example:
       dermalert evaluate runs/plain/bundle clinic-2/ --out clinic-2-report/
+      dermalert evaluate runs/plain/bundle clinic-2/ --robustness 300 --out clinic-2-report/
     """
     from dermalert.stages.judging import run_evaluate
     from dermalert.stages.telling import summary

@@ -22,13 +22,16 @@ from dermalert.intake.audit import audit
 from dermalert.intake.decode import load
 from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
+from dermalert.intake.masks import masks_in
 from dermalert.intake.showing import pixels_by_id
 from dermalert.intake.skintone import typology_angle
 from dermalert.intake.sources import label_or_none, list_data
 from dermalert.intake.split import clean_test, group_numbers
 from dermalert.judge.evaluation import Evaluation, evaluate
+from dermalert.judge.faithfulness import evidence_section
 from dermalert.judge.mistakes import worst
 from dermalert.judge.report import DataSummary, write_report
+from dermalert.judge.robustness import section
 from dermalert.judge.scores import Scores, truth_of
 from dermalert.judge.scrutiny import CLINIC, scrutinise
 from dermalert.judge.scrutiny_page import sections
@@ -38,6 +41,8 @@ from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
 from dermalert.stages.auditing import examine, suspect
 from dermalert.stages.checklisting import characteristics, write_checklists
+from dermalert.stages.explaining import checked_evidence
+from dermalert.stages.robustness import judge_robustness
 from dermalert.taxonomy import Label, label_of
 
 BATCH = 32
@@ -204,6 +209,8 @@ def run_evaluate(
     table: Path | None = None,
     columns: Mapping[str, str] | None = None,
     prevalence: float = CLINIC,
+    masks: Path | None = None,
+    robustness: int = 0,
     seed: int = 0,
     resamples: int = 1000,
     workers: int | None = None,
@@ -216,6 +223,8 @@ def run_evaluate(
 
     Args:
         prevalence: of melanoma among the lesions of a clinic, for the decision curve.
+        masks: a folder of lesion masks; how much of the evidence lies inside is told then.
+        robustness: judge so many of the pictures with corruptions, too; 0 for none.
 
     Raises:
         DataError: nothing there is labelled, or all of it was trained on; or it is the set that the bundle was trained
@@ -224,6 +233,7 @@ def run_evaluate(
     """
     if (out / "training.json").exists():
         raise RunError(f"{out} holds a training run, whose report this one would replace. Name another folder.")
+    outlined = masks_in(masks) if masks else None
     bundle = Bundle.load(bundle_folder)
     manifest, refused = labelled_manifest(data, table=table, columns=columns, workers=workers)
     notes = []
@@ -244,7 +254,8 @@ def run_evaluate(
     labelled, clean = manifest.where(has_label), clean[has_label]
     if not len(labelled):
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
-    labelled, logits, read, angles = score_labelled(Engine(bundle), labelled, workers=workers)
+    engine = Engine(bundle)
+    labelled, logits, read, angles = score_labelled(engine, labelled, workers=workers)
     kept = clean[read]
     probabilities = bundle.calibration.apply(logits)
     views = {"as given": scores_of(labelled, as_given(labelled), bundle.classes, probabilities)}
@@ -264,6 +275,21 @@ def run_evaluate(
         resamples=resamples,
         seed=seed,
     )
+    maps = checked_evidence(engine, labelled.where(shown), masks=outlined, resamples=resamples, seed=seed)
+    told = [*sections(scrutiny), evidence_section(maps)]
+    further = {"evidence": {"set": last, **maps.to_json()}}
+    if robustness:
+        spoilt = judge_robustness(
+            engine,
+            labelled.where(shown),
+            views[last],
+            pictures=robustness,
+            resamples=resamples,
+            seed=seed,
+            workers=workers,
+        )
+        told.append(section(spoilt))
+        further["robustness"] = {"set": last, **spoilt.to_json()}
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(out / "predictions.csv", labelled, bundle, logits)
     write_metrics(
@@ -272,6 +298,7 @@ def run_evaluate(
         bundle=bundle.name,
         data=labelled.column("source")[0],
         scrutiny={"set": last, **scrutiny.to_json()},
+        **further,
     )
     summary = data_summary(labelled, refused)
     write_report(
@@ -283,7 +310,7 @@ def run_evaluate(
         mistakes_on=last,
         pixels_of=pixels_by_id(labelled),
         facts_of=told_of(labelled, angles, bundle, probabilities),
-        sections=sections(scrutiny),
+        sections=told,
         notes=notes,
         command=command,
         made=made,
