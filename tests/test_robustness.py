@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from dermalert.judge import metrics
 from dermalert.judge.robustness import Robustness, robustness, section
 from dermalert.judge.scores import Scores
 from dermalert.score.engine import Engine
-from dermalert.stages.judging import labelled_manifest
+from dermalert.stages.judging import labelled_manifest, run_evaluate
 from dermalert.stages.robustness import chosen, judge_robustness
-from graphs import bundle
+from graphs import bundle, paint
 
 CLASSES = ("melanoma", "nevus")
 
@@ -159,3 +160,17 @@ def test_a_folder_without_the_pictures_is_told(drawn, tmp_path):
     manifest, labelled = drawn
     with pytest.raises(RefusedFile):
         judge_robustness(Engine(bundle()), replace(manifest, root=tmp_path), labelled, pictures=4)
+
+
+def test_evaluate_tells_of_robustness_where_it_is_asked_to(tmp_path):
+    for number in range(6):
+        paint(tmp_path / "set" / "melanoma" / f"{number}.png", (200, 60 + number, 60))
+        paint(tmp_path / "set" / "nevus" / f"{number}.png", (60, 200 - number, 60))
+    bundle().save(tmp_path / "bundle")
+    options = {"robustness": 8, "resamples": 100, "command": "dermalert", "made": datetime(2026, 3, 1, tzinfo=UTC)}
+    run_evaluate(tmp_path / "bundle", tmp_path / "set", tmp_path / "out", **options)
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["robustness"]
+    assert (told["set"], told["pictures"], told["melanomas"]) == ("as given", 8, 4)
+    assert told["clean"]["auc"]["value"] == 1
+    assert told["corruptions"]["faded"]["severities"][4]["auc"]["value"] < 1
+    assert "When the picture is bad" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
