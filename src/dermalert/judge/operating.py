@@ -195,9 +195,9 @@ def predictive_values(point: OperatingPoint, prevalence: float) -> tuple[Interva
 
 def _right_of(parts: Sequence[tuple[float, float]], point: OperatingPoint, why: str) -> Interval:
     """The share of the right among right and wrong: the value and the ends."""
-    found = [right / (right + wrong) if right + wrong else math.nan for right, wrong in parts]
-    reason = point.sensitivity.why or point.specificity.why or (why if any(map(math.isnan, found)) else None)
-    return Interval(*found, point.sensitivity.level, reason)
+    value, low, high = (right / (right + wrong) if right + wrong else math.nan for right, wrong in parts)
+    reason = point.sensitivity.why or point.specificity.why or (why if math.isnan(value + low + high) else None)
+    return Interval(value, low, high, point.sensitivity.level, reason)
 
 
 def achieved(
