@@ -249,13 +249,14 @@ def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
             "content": manifest.content(),
             **{f"{part}_pictures": parts[part] for part in ("train", "validation", "test")},
         },
-        versions={"python": platform.python_version(), **_versions()},
+        versions={"python": platform.python_version(), **versions()},
         model=export_onnx(for_export(fitted.model), size=fitted.recipe.size),
         card="",
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the libraries that train and export, those that are installed."""
     found = {}
     for library in _LIBRARIES:
         try:
