@@ -261,6 +261,43 @@ def study(
 
 
 @commands.command()
+@click.argument("data", type=DATA)
+@click.option("--pool", "pools", multiple=True, type=DATA, help="Another data set to learn from; may be repeated.")
+@click.option("--others", type=DATA, help="A folder of pictures that show no skin, for the gate; sub-folders: sources.")
+@click.option("--out", type=OUT, required=True, help="Folder for the training, bundle/ and metrics.json.")
+@click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's: fewer for a trial.")
+@click.option("--resume", is_flag=True, help="Go on after the last whole epoch.")
+@click.option("--cache", type=OUT, help="Where decoded pictures are kept; default: decoded/ beside OUT.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
+@_as_json
+def release(data: Path, out: Path, epochs: int | None, as_json: bool, **options: Any) -> None:
+    """Make a bundle fit to ship: cross-fitted on several data sets, with figures for cameras it never saw.
+
+    Each photograph is judged by a network that did not learn from its lesion, and each collection by one that learnt
+    from none of it; a tenth of the lesions is looked at once. Hours on a CPU; --resume goes on where it stopped.
+
+    \b
+    Example:
+      dermalert release isic9/ --pool ham10000/ --pool isic2017/ --others photographs/ --out runs/release
+    """
+    from dataclasses import replace
+
+    from dermalert.learn.recipes import RELEASE
+    from dermalert.stages.release import run_release
+    from dermalert.stages.telling import summary
+
+    evaluations = run_release(
+        data, out=out, recipe=replace(RELEASE, epochs=epochs or RELEASE.epochs), made=_now(), **options
+    )
+    if as_json:
+        click.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
+        return
+    for line in summary(evaluations):
+        click.echo(printable(line))
+    click.echo(f"The bundle: {printable(str(out / 'bundle'))}")
+
+
+@commands.command()
 @click.argument("bundle", type=DATA)
 @click.argument("data", type=DATA)
 @click.option("--out", type=OUT, required=True, help="Folder for metrics.json, report.html and predictions.csv.")

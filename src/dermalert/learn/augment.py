@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dermalert.drawn import degrade
 from dermalert.errors import RunError
-from dermalert.learn import degrade, layers, occlusion
+from dermalert.learn import layers, occlusion
 from dermalert.learn.backend import backend
 from dermalert.learn.randaugment import RandAugment
 from dermalert.learn.recipes import AUGMENTATIONS

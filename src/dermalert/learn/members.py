@@ -33,6 +33,7 @@ from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
 from dermalert.learn.pipeline import batches
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.step import Labels, State, Step
+from dermalert.learn.train import training_part
 
 Rows = NDArray[np.int64]
 _ABOUT, _STATE = "members.json", "members.npz"
@@ -93,11 +94,9 @@ class _Member:
     ) -> None:
         self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
         self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
-        stages = networks.stages(self.model)
-        learning = stages[: len(stages) - recipe.frozen_stages]
-        rates = [1.0, *(recipe.backbone_rate * recipe.depth_decay**depth for depth in range(len(learning) - 1))]
+        stages, rates = networks.learning(self.model, recipe)
         offset = np.log(balance.class_shares(allowed[rows], _turns(strata[rows])) + 1e-4).astype(np.float32)
-        self.step = Step(upper, stages=learning, rates=rates, offset=offset, takes="float32")
+        self.step = Step(upper, stages=stages, rates=rates, offset=offset, takes="float32")
         self._learns = np.isin(np.arange(len(allowed)), rows)
         self._allowed = allowed.astype(np.float32)
 
@@ -181,7 +180,7 @@ def _begin(
     digest = hashlib.sha256(repr((pixels.shape, shown, sorted(members))).encode())
     for array in (allowed, strata, *(members[name] for name in sorted(members))):
         digest.update(np.ascontiguousarray(array).data)
-    about = {"recipe": json.loads(recipe.to_json()), "data": digest.hexdigest()}
+    about = {"recipe": json.loads(training_part(recipe).to_json()), "data": digest.hexdigest()}
     file = run / _ABOUT
     if not file.exists():
         run.mkdir(parents=True, exist_ok=True)

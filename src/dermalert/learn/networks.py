@@ -62,6 +62,21 @@ def stages(model: Any) -> tuple[tuple[Any, ...], ...]:
     return (head, *reversed(groups))
 
 
+def learning(model: Any, recipe: Recipe) -> tuple[tuple[tuple[Any, ...], ...], list[float]]:
+    """The stages that learn, from the head down, and each one's factor of the learning rate.
+
+    Raises:
+        RunError: the recipe freezes all stages of the backbone, or some where there is none.
+    """
+    all_stages = stages(model)
+    if recipe.frozen_stages and recipe.frozen_stages >= len(all_stages) - 1:
+        raise RunError(
+            f"{recipe.network} has {len(all_stages) - 1} stages, and {recipe.frozen_stages} were to be frozen."
+        )
+    kept = all_stages[: len(all_stages) - recipe.frozen_stages]
+    return kept, [1.0, *(recipe.backbone_rate * recipe.depth_decay**depth for depth in range(len(kept) - 1))]
+
+
 def divided(model: Any, frozen_stages: int) -> tuple[Any, Any]:
     """The model in two: what its lowest stages make of pictures, compiled and never learning, and the rest.
 

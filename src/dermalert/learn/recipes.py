@@ -73,7 +73,7 @@ class Recipe:
         augment: how training pictures are changed by chance, names of `AUGMENTATIONS` and their strength.
         balance: what is done about rare classes, on training pictures only: `none`; `augmentor`, filled up by the
             Augmentor library to the largest; `class-weights` in the loss; `sampling`, each class as often;
-            `tempered`, each class of each data set as often as the square root of its pictures.
+            `tempered`, each kind of label as often as the square root of its pictures.
         loss: `cross-entropy`; `focal` (Lin et al., ICCV 2017); `logit-adjusted` (Menon et al., ICLR 2021).
         views: mirror images that are averaged when a picture is scored: 1, or all 4.
         pooled: whether it also learns from the other sets that a study is given.
@@ -288,6 +288,42 @@ def _all() -> dict[str, Recipe]:
 
 
 RECIPES: dict[str, Recipe] = _all()
+# What `dermalert release` trains the folds by; `summary` and `name` are the bundle's.
+RELEASE = Recipe(
+    name="dermalert-1",
+    network="mobilenetv2",
+    summary="Folds on one frozen trunk, shown every collection and diagnosis by the root of its pictures.",
+    weights="imagenet",
+    size=(160, 160),
+    batch_size=64,
+    epochs=22,
+    schedule="cosine",
+    backbone_rate=0.2,
+    depth_decay=0.5,
+    frozen_stages=3,
+    patience=22,
+    keep="last",
+    precision="float32",
+    dropout=0.2,
+    augment={
+        "flip": 0.5,
+        "rotate": 0.5,
+        "zoom": 0.3,
+        "aspect": 0.25,
+        "shift": 0.1,
+        "brightness": 0.12,
+        "contrast": 0.3,
+        "colour": 0.06,
+        "illuminant": 0.12,
+        "hair": 0.1,
+        "ruler": 0.03,
+        "ink": 0.03,
+        "frame": 0.08,
+        "degrade": 0.25,
+    },
+    balance="tempered",
+    loss="logit-adjusted",
+)
 AUGMENT_SEARCH: tuple[str, ...] = tuple(_ADDED)
 
 

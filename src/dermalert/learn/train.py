@@ -117,6 +117,9 @@ class _Lesson:
         random = np.random.default_rng((recipe.seed, epoch))
         if recipe.balance == "sampling":
             return balance.balanced_order(train, self.classes, random)
+        if recipe.balance == "tempered":
+            kinds = np.unique(self.allowed, axis=0, return_inverse=True)[1].astype(np.int64)
+            return balance.tempered_order(train, kinds, random)
         return random.permutation(train)
 
     def shown(self, train: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
@@ -191,12 +194,11 @@ def fit(
 
 def _step(recipe: Recipe, classes: int, lesson: _Lesson) -> Step:
     model = networks.build(recipe, classes)
-    stages = networks.stages(model)
-    below = [recipe.backbone_rate * recipe.depth_decay**depth for depth in range(len(stages) - 1)]
+    stages, rates = networks.learning(model, recipe)
     return Step(
         model,
         stages=stages,
-        rates=[1.0, *below],
+        rates=rates,
         focal=recipe.loss == "focal",
         offset=lesson.offset,
     )
