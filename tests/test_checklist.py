@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from dermalert.bundle.checklist import OPEN, Checklist, Run, checklists
+from dermalert.judge.faithfulness import EvidenceFigures
 from dermalert.judge.intervals import Interval
 from dermalert.judge.report import DataSummary
+from dermalert.judge.robustness import Robustness
 from dermalert.judge.scrutiny import Scrutiny
 from dermalert.judge.subgroups import Facet, Gap
 from dermalert.stages.checklisting import write_checklists
@@ -29,6 +31,7 @@ def run(**changes: Any) -> Run:
         "evaluations": {"as given": evaluation()},
         "data": DataSummary(name="clinic-2", counts={"melanoma": {"all": 40}}),
         "scrutiny": Scrutiny(0.3, (), {}, "", facets, None, (), 0.95),
+        "maps": EvidenceFigures("class activation", 0, 0, "", {}),
         "command": "dermalert evaluate bundle clinic-2",
     }
     return Run(**{**fields, **changes})
@@ -61,8 +64,17 @@ def test_an_item_that_only_a_person_can_answer_is_left_open() -> None:
 def test_what_was_not_measured_is_not_claimed() -> None:
     claim = checklists(run())[0]
     assert answer(claim, "30") == answer(claim, "31") == answer(claim, "36").strip(" .") == OPEN
-    told = checklists(run(robustness="Blur costs 0.02.", characteristics="Of 40 pictures, sex known of 9"))[0]
-    assert answer(told, "30") == "Blur costs 0.02."
+
+
+def test_what_was_measured_is_told_with_its_figures() -> None:
+    some, less = Interval(0.9, 0.8, 0.95), Interval(0.7, 0.6, 0.8)
+    spoilt = Robustness(40, 30, 12, {"auc": some}, {"blur": ()}, (some, some, less, less, less), 100, 0)
+    maps = EvidenceFigures("class activation", 25, 0, "", {"deletion_gain": less, "likeness": some})
+    told = checklists(run(robustness=spoilt, maps=maps, characteristics="Of 40 pictures, sex known of 9"))[0]
+    assert "melanoma AUC 0.90 (0.80 to 0.95) without" in answer(told, "30")
+    assert "0.70 (0.60 to 0.80). Each" in answer(told, "30")
+    assert "on 25 pictures" in answer(told, "31")
+    assert "0.90 (0.80 to 0.95)" in answer(told, "31")
     assert answer(told, "36").startswith("Of 40 pictures, sex known of 9")
 
 

@@ -278,6 +278,7 @@ def run_evaluate(
     maps = checked_evidence(engine, labelled.where(shown), masks=outlined, resamples=resamples, seed=seed)
     told = [*sections(scrutiny), evidence_section(maps)]
     further = {"evidence": {"set": last, **maps.to_json()}}
+    spoilt = None
     if robustness:
         spoilt = judge_robustness(
             engine,
@@ -315,7 +316,8 @@ def run_evaluate(
         command=command,
         made=made,
     )
-    run = Run(bundle, evaluations, summary, scrutiny, command, characteristics=characteristics(labelled))
+    known = characteristics(labelled)
+    run = Run(bundle, evaluations, summary, scrutiny, maps, command, characteristics=known, robustness=spoilt)
     write_checklists(out, run, made=made)
     return evaluations
 
