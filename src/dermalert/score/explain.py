@@ -178,7 +178,8 @@ def hidden(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     deviation = BLUR * max(picture.shape[:2])
     blurred = ndimage.gaussian_filter(picture.astype(np.float32), (deviation, deviation, 0), mode="nearest", truncate=2)
-    return np.rint(blurred).astype(np.uint8)
+    found: NDArray[np.uint8] = np.rint(blurred).astype(np.uint8)
+    return found
 
 
 def smoothed(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
