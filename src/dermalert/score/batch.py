@@ -26,6 +26,7 @@ from dermalert.intake.manifest import Manifest
 from dermalert.intake.sources import walk
 from dermalert.judge.calibration import at_prevalence
 from dermalert.judge.operating import OperatingPoint
+from dermalert.score import gate
 from dermalert.score.engine import Engine
 from dermalert.taxonomy import MALIGNANT, MELANOMA
 
@@ -40,7 +41,7 @@ class Finding:
 
     Attributes:
         path: the file, as given.
-        status: "scored", or "error" where the file could not be used.
+        status: "scored", "rejected" where the gate refused it, or "error" where the file could not be used.
         probabilities: (C,) calibrated, in the order of the bundle's classes, and adjusted to the prevalence where one
             was given; empty where not scored.
         melanoma: calibrated probability of melanoma; None where not scored.
@@ -48,9 +49,11 @@ class Finding:
         alert: "refer", or "none" below the operating point; None where not scored or no point could be chosen. A
             prevalence changes no alert: the threshold is one on the probability as calibrated.
         diagnosis: the likeliest class.
-        message: why it was not scored.
+        message: why it was not scored; of a scored picture, what the gate warns of.
         possible: the conformal set, likeliest first: the categories that cannot be ruled out; no prevalence changes it.
             Empty where not scored, or where the bundle has none.
+        ood: how unlike dermoscopic pictures it is, rejected from 1.0; None where the bundle has no gate.
+        quality: 0, rejected, to 1, nothing to complain of; likewise.
     """
 
     path: str
@@ -62,6 +65,8 @@ class Finding:
     diagnosis: str | None = None
     message: str = ""
     possible: tuple[str, ...] = ()
+    ood: float | None = None
+    quality: float | None = None
 
 
 def pictures_at(paths: Iterable[Path]) -> Iterator[Path | RefusedFile]:
@@ -116,13 +121,31 @@ def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> Lo
 
 
 def _score_batch(engine: Engine, judge: Judge, batch: list[Loaded]) -> Iterator[Finding]:
-    pixels = [picture.pixels for _, picture in batch if isinstance(picture, Picture)]
-    judgements = iter(judge.judge(engine.logits(np.stack(pixels))) if pixels else ())
+    judgements = iter(_judged(engine, judge, [picture for _, picture in batch if isinstance(picture, Picture)]))
     for path, picture in batch:
         if isinstance(picture, RefusedFile):
             yield Finding(path, "error", message=f"{picture.reason}. {picture.mend}")
         else:
             yield replace(next(judgements), path=path)
+
+
+def _judged(engine: Engine, judge: Judge, pictures: list[Picture]) -> list[Finding]:
+    """A finding for each picture, without its path: the graph is run once for the network and the gate."""
+    if not pictures:
+        return []
+    shown = engine.bundle.gate
+    found = engine.run(np.stack([picture.pixels for picture in pictures]), "logits", *(gate.FEATURES if shown else ()))
+    findings = judge.judge(found["logits"])
+    if shown is None:
+        return findings
+    qualities = [gate.measure_quality(each.pixels, each.info.width, each.info.height) for each in pictures]
+    return list(map(_gated, findings, gate.judge(shown, found, qualities)))
+
+
+def _gated(finding: Finding, verdict: gate.Verdict) -> Finding:
+    if verdict.accepted:
+        return replace(finding, ood=verdict.ood, quality=verdict.quality, message=verdict.flag)
+    return Finding("", "rejected", message=verdict.reason, ood=verdict.ood, quality=verdict.quality)
 
 
 @dataclass(frozen=True)
@@ -178,7 +201,7 @@ def row_of(finding: Finding, classes: tuple[str, ...]) -> dict[str, str | float 
     values = finding.probabilities or (None,) * len(classes)
     scores = {f"p_{name.replace(' ', '_')}": value for name, value in zip(classes, values, strict=True)}
     before = {name: getattr(finding, name) for name in COLUMNS_BEFORE} | {"path": in_utf8(finding.path)}
-    after = (None, None, in_utf8(finding.message), "; ".join(finding.possible))
+    after = (finding.ood, finding.quality, in_utf8(finding.message), "; ".join(finding.possible))
     return {**before, **scores, **dict(zip(COLUMNS_AFTER, after, strict=True))}
 
 

@@ -34,10 +34,10 @@ def run_score(
         point, prevalence: as `score.batch.score`.
 
     Returns:
-        how many pictures were scored, were errors, and raised the alert.
+        how many pictures were scored, were rejected, were errors, and raised the alert.
 
     Raises:
-        DataError: nothing there, not one picture could be scored, `out` is named like a picture, or the probabilities
+        DataError: nothing there, not one file could be read, `out` is named like a picture, or the probabilities
             cannot be adjusted to the prevalence.
         BundleError: the bundle cannot be used, or has no such operating point.
     """
@@ -52,17 +52,18 @@ def run_score(
         findings = tqdm(found, desc="score", unit="picture")
         write = write_json if as_json else write_csv
         counts = write(_told(findings), bundle.classes, stream)
-    if not counts["scored"] + counts["error"]:
+    judged = counts["scored"] + counts["rejected"]
+    if not judged + counts["error"]:
         raise DataError(f"{printable(', '.join(map(str, paths)))}: no pictures there.")
-    if not counts["scored"]:
+    if not judged:
         raise DataError(f"Not one of {counts['error']} files could be scored; the rows say why for each.")
     return counts
 
 
 def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Passes findings on, and tells of errors as they come."""
+    """Passes findings on, and tells of errors and rejections as they come."""
     for finding in findings:
-        if finding.status == "error":
+        if finding.status != "scored":
             tqdm.write(f"{printable(finding.path)}: {finding.message}", file=sys.stderr)
         yield finding
 
