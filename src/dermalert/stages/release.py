@@ -6,7 +6,8 @@ from. Two more networks, each without one collection, say what happens on camera
 kept out of all of it and looked at once, by the bundle that ships, whose weights are the mean of the five
 (Wortsman et al., "Model soups", ICML 2022).
 
-    run/manifest.parquet      every photograph once
+    run/pooled.parquet        all sets, audited
+    run/manifest.parquet      every photograph once, those held out as its test part
     run/parts.csv             which part each is in, and the collection it was made for
     run/members.json, .npz    the training, resumable
     run/out-of-fold.npz       logits of every photograph by a network that did not see it
@@ -34,9 +35,9 @@ from dermalert.bundle.card import model_card
 from dermalert.bundle.export import export_onnx
 from dermalert.bundle.format import Bundle
 from dermalert.bundle.shrink import shrink
-from dermalert.errors import DataError
+from dermalert.errors import DataError, RunError
 from dermalert.intake.manifest import Manifest
-from dermalert.intake.pool import collections, photographs, pool
+from dermalert.intake.pool import collections, concatenated, photographs, pool
 from dermalert.intake.split import clean_test, divide, group_numbers, usable
 from dermalert.judge.calibration import Calibration
 from dermalert.judge.conformal import ConformalSets, categories_of
@@ -101,17 +102,30 @@ class Photographs:
         return Scores(ids, NAMES, probabilities, self.allowed[rows], group_numbers(self.manifest)[rows])
 
 
-def gather(
-    data: Path, pools: Sequence[Path], recipe: Recipe, cache: Path, *, workers: int | None = None
-) -> Photographs:
-    """Audits and pools the sets, keeps each photograph once, and divides the lesions.
+def pooled_sets(data: Path, pools: Sequence[Path], file: Path, *, workers: int | None = None) -> Manifest:
+    """The sets audited, the first against all others, and pooled; read again where an earlier start left them.
+
+    Raises:
+        DataError: a set cannot be read.
+    """
+    if file.exists():
+        return Manifest.read(file)
+    others = [judging.labelled_manifest(each, workers=workers)[0] for each in pools]
+    against = concatenated(others) if others else None
+    pooled = pool([judging.labelled_manifest(data, against=against, workers=workers)[0], *others])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pooled.write(file)
+    return pooled
+
+
+def gather(pooled: Manifest, recipe: Recipe, cache: Path, *, workers: int | None = None) -> Photographs:
+    """Keeps each photograph once, and divides the lesions.
 
     Of the first set, test pictures and lesions that stand among them are left out, whatever set holds them.
 
     Raises:
-        DataError: a set cannot be read, or sets contradict each other.
+        DataError: sets contradict each other, or a picture cannot be read any more.
     """
-    pooled = pool([judging.labelled_manifest(each, workers=workers)[0] for each in (data, *pools)])
     parts = np.array(pooled.column("split"), dtype=object)
     learnt = pooled.where(usable(pooled) & np.isin(parts, ["train", "validation"]))
     facts = zip(learnt.column("source"), learnt.column("diagnosis"), learnt.labels(), strict=True)
@@ -165,7 +179,10 @@ def run_release(
     Raises:
         DataError, RunError: as `gather` and `members.fit_members`.
     """
-    shots = gather(data, pools, recipe, cache or out.parent / "decoded", workers=workers)
+    if (out / "members.json").exists() and not resume:
+        raise RunError(f"{out} holds a training. Go on with it with --resume, or name another folder.")
+    pooled = pooled_sets(data, pools, out / "pooled.parquet", workers=workers)
+    shots = gather(pooled, recipe, cache or out.parent / "decoded", workers=workers)
     models = fit_members(
         shots.pixels, shots.allowed, shots.strata, shots.members(), recipe, out, shown=SHOWN, resume=resume
     )
