@@ -325,7 +325,7 @@ def test_scoring_to_stdout_prints_the_table_there_and_all_else_on_stderr(
     told = capfd.readouterr()
     table = list(csv.DictReader(io.StringIO(told.out)))
     assert [row["status"] for row in table] == ["scored", "scored", "error"]
-    assert told.err.splitlines()[-1] == "2 scored, 1 could not be read, 1 to refer"
+    assert told.err.splitlines()[-1] == "2 scored, 1 to refer; 0 rejected, 1 could not be read"
 
 
 def test_scoring_to_a_file_prints_nothing_on_stdout(
@@ -334,7 +334,7 @@ def test_scoring_to_a_file_prints_nothing_on_stdout(
     assert run("score", home / "new", "--bundle", home / "bundle", "--out", tmp_path / "a.csv") == 0
     told = capfd.readouterr()
     assert told.out == ""
-    assert told.err.splitlines()[-1] == f"2 scored, 0 could not be read, 1 to refer; see {tmp_path / 'a.csv'}"
+    assert told.err.splitlines()[-1] == f"2 scored, 1 to refer; 0 rejected, 0 could not be read; see {tmp_path / 'a.csv'}"
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 

@@ -364,7 +364,8 @@ def score(paths: tuple[Path, ...], bundle: Path | None, out: Path | None, as_jso
     from dermalert.stages.scoring import run_score
 
     counts = run_score(paths, bundle, out, as_json=as_json, **options)
-    told = f"{counts['scored']} scored, {counts['error']} could not be read, {counts['refer']} to refer"
+    told = f"{counts['scored']} scored, {counts['refer']} to refer"
+    told += f"; {counts['rejected']} rejected, {counts['error']} could not be read"
     click.echo(told + (f"; see {printable(str(out))}" if out else ""), err=True)
 
 

@@ -67,7 +67,7 @@ def run_demo(out: Path, *, seed: int, made: datetime) -> Iterator[str]:
     yield from (f"   {line}" for line in summary(evaluations))
     alerts = out / ALERTS
     counts = run_score([out / "drawn" / "Test"], bundle, alerts)
-    yield f"5. Scored {counts['scored']} pictures: {counts['refer']} to refer, {counts['error']} could not be read"
+    yield f"5. Scored {counts['scored']} pictures: {counts['refer']} to refer; {counts['rejected']} rejected"
     yield ""
     yield f"   audit       {out / 'audit' / 'audit.html'}"
     yield f"   report      {out / 'run' / 'report.html'}"

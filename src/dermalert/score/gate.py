@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dermalert.bundle.gate import Gate
 from dermalert.errors import BundleError
@@ -114,22 +114,33 @@ def measure_quality(pixels: NDArray[np.uint8], width: int, height: int) -> Quali
         pixels: uint8 (H, W, 3), the whole picture at any size of 64 pixels or more.
         width, height: of the file, in pixels.
     """
-    small = np.asarray(Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32)
-    luminance = small @ _LUMA
+    down, across = _cells(len(pixels)), _cells(pixels.shape[1])
+    planes = down @ pixels.transpose(2, 0, 1).astype(np.float32) @ across.T
+    luminance = np.tensordot(_LUMA, planes, axes=1)
     laplacian = 4 * luminance[1:-1, 1:-1]
     for neighbour in (luminance[:-2, 1:-1], luminance[2:, 1:-1], luminance[1:-1, :-2], luminance[1:-1, 2:]):
-        laplacian = laplacian - neighbour
-    light, channels = luminance[_INSIDE], np.sort(small[_INSIDE], axis=1)
-    colour = (channels[:, 2] - channels[:, 0]) / np.maximum(channels[:, 2], 1)
+        laplacian -= neighbour
+    light, red, green, blue = luminance[_INSIDE], *planes[:, _INSIDE]
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    middle = red + green + blue - high - low
     return Quality(
         side=float(min(width, height)),
         black=float((light < _BLACK).mean()),
-        white=float((channels[:, 1] >= _WHITE).mean()),
+        white=float((middle >= _WHITE).mean()),
         light=float(light.mean()),
-        colour=float(colour.mean()),
+        colour=float(((high - low) / np.maximum(high, 1)).mean()),
         contrast=float(light.std()),
         sharpness=float(np.quantile(np.abs(laplacian[_INSIDE[1:-1, 1:-1]]), 0.95)),
     )
+
+
+@lru_cache(maxsize=8)
+def _cells(length: int) -> Floats:
+    """The share of each of `length` pixels in the mean of each of `_SIDE` cells, float32 (_SIDE, length)."""
+    edges, pixel = np.linspace(0, length, _SIDE + 1)[:, None], np.arange(length)
+    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    shares: Floats = (np.maximum(covered, 0) * _SIDE / length).astype(np.float32)
+    return shares
 
 
 def _ellipse() -> NDArray[np.bool_]:
