@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dermalert.bundle.format import Bundle
 from dermalert.bundle.shuffled import with_shuffled_weights
 from dermalert.errors import DataError, MissingExtra, RefusedFile, in_utf8, printable
-from dermalert.intake.decode import EXTENSIONS, PictureInfo, decode, load, read_bytes
+from dermalert.intake.decode import EXTENSIONS, Picture, PictureInfo, decode, load, read_bytes
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.masks import load_mask, masks_in
 from dermalert.intake.split import group_numbers
@@ -31,6 +31,7 @@ from dermalert.judge.faithfulness import (
 )
 from dermalert.page.overlay import evidence_png
 from dermalert.page.page import percent
+from dermalert.score import gate
 from dermalert.score.batch import pictures_at
 from dermalert.score.engine import Engine
 from dermalert.score.explain import Explanation, evidence, explain, hidden, method_of, smoothed
@@ -175,6 +176,7 @@ def _masks(mask: Path | None, pictures: Sequence[Path]) -> Mapping[str, Path]:
 def _explained(engine: Engine, picture: Path, file: Path, diagnosis: str, mask: Path | None) -> Explained:
     data = read_bytes(picture)
     seen = decode(data, path=picture, size=engine.bundle.size)
+    _refuse_strangers(engine, seen, picture)
     (found,) = explain(engine, seen.pixels[None], diagnosis)
     share = covered = None
     if mask is not None:
@@ -196,6 +198,16 @@ def _explained(engine: Engine, picture: Path, file: Path, diagnosis: str, mask: 
     )
     part.replace(file)
     return one
+
+
+def _refuse_strangers(engine: Engine, seen: Picture, path: Path) -> None:
+    """Raises where `score` would reject the picture: a map of something else than a lesion would look no less sure."""
+    if engine.bundle.gate is None:
+        return
+    quality = gate.measure_quality(seen.pixels, seen.info.width, seen.info.height)
+    (verdict,) = gate.judge(engine.bundle.gate, engine.run(seen.pixels[None], *gate.FEATURES), [quality])
+    if not verdict.accepted:
+        raise RefusedFile(path, "the gate rejects it", f"{verdict.reason}.")
 
 
 def _shown(info: PictureInfo) -> tuple[int, int]:
