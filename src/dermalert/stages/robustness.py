@@ -33,7 +33,7 @@ def judge_robustness(
     Args:
         manifest: whose pictures `scores` are of, row by row.
         scores: their labels; their probabilities are not used, as the pictures are scored anew at `EDGE`.
-        pictures: at most so many. It takes about half a second of one core for each.
+        pictures: at most so many. It takes about a second of one core for each.
         seed: of the choice, the corruptions and the intervals.
 
     Raises:
