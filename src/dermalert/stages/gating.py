@@ -373,15 +373,23 @@ def _counts(sources: Iterable[str]) -> dict[str, int]:
 
 
 def told(rates: Rates) -> str:
-    """The rates as Markdown, for the model card."""
-    lines = ["| pictures | refused | of |", "|---|---|---|"]
-    rows = [
+    """The rates as Markdown, for the model card; other things are told together."""
+    named = [
         ("{}, lesions left out of the fit", rates.dermoscopic),
-        ("{}, the whole source left out", rates.unseen),
-        ("{}, altered views, the whole source left out", rates.varied),
-        ("not dermoscopic: {}, the whole source left out", rates.others),
+        ("{}, all of it left out", rates.unseen),
+        ("{}, all of it left out, altered: cropped and up to four corruptions", rates.varied),
     ]
-    for text, shares in rows:
-        for name, share in shares.items():
-            lines.append(f"| {text.format(name)} | {share:.1%} | {rates.pictures[name]} |")
-    return "\n".join(lines)
+    rows = [
+        (text.format(name), share, rates.pictures[name]) for text, shares in named for name, share in shares.items()
+    ]
+    if rates.others:
+        counts = [rates.pictures[name] for name in rates.others]
+        share = float(np.average(list(rates.others.values()), weights=counts))
+        rows.append((f"not dermoscopic, {len(counts)} sources, each left out with others", share, sum(counts)))
+    return "\n".join(
+        [
+            "| Pictures | Refused | Of |",
+            "|---|---:|---:|",
+            *(f"| {what} | {share:.1%} | {n} |" for what, share, n in rows),
+        ]
+    )
