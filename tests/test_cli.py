@@ -334,7 +334,8 @@ def test_scoring_to_a_file_prints_nothing_on_stdout(
     assert run("score", home / "new", "--bundle", home / "bundle", "--out", tmp_path / "a.csv") == 0
     told = capfd.readouterr()
     assert told.out == ""
-    assert told.err.splitlines()[-1] == f"2 scored, 1 to refer; 0 rejected, 0 could not be read; see {tmp_path / 'a.csv'}"
+    counted = "2 scored, 1 to refer; 0 rejected, 0 could not be read"
+    assert told.err.splitlines()[-1] == f"{counted}; see {tmp_path / 'a.csv'}"
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 

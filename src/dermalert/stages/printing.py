@@ -18,9 +18,7 @@ def run_pdf(file: Path, out: Path | None = None) -> Path:
     try:
         printed = to_pdf(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise DataError(
-            f"{file}: is no text in UTF-8. Give a page that Dermalert made."
-        ) from None
+        raise DataError(f"{file}: is no text in UTF-8. Give a page that Dermalert made.") from None
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     made = out or file.with_suffix(".pdf")
