@@ -129,7 +129,6 @@ def test_where_chance_is_involved_there_is_a_seed_and_where_a_result_is_printed_
         "evaluate bundle",
         "evaluate bundle set",
         "score",
-        "score new",
         "score new --bundle bundle --engine",
         "score new --bundle bundle --out new",
         "explain new",
