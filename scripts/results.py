@@ -178,6 +178,10 @@ def gate(rates: Told) -> str:
         for kind, text in kinds.items()
         for name, share in rates[kind].items()
     ]
+    rows += [
+        [f"dermoscopic, {name}: held out from everything", str(each["pictures"]), f"{each['refused']:.1%}"]
+        for name, each in rates["held_out"].items()
+    ]
     return "## The gate\n\n" + table(["Pictures", "Number", "Refused"], rows)
 
 

@@ -17,9 +17,9 @@ from dermalert.learn import balance
 from dermalert.learn.balance import (
     NO_CLASS,
     balanced_order,
-    class_shares,
     class_weights,
     fill_up,
+    likeliest_shares,
     log_prior,
     tempered_order,
 )
@@ -267,9 +267,9 @@ def test_a_stratum_has_turns_as_the_square_root_of_its_pictures() -> None:
     assert set(tempered_order(rows[strata != 1], strata, np.random.default_rng(0))) <= set(rows[strata != 1])
 
 
-def test_class_shares_divide_coarse_labels_as_the_exact_ones_stand() -> None:
+def test_likeliest_shares_divide_coarse_labels_as_the_exact_ones_stand() -> None:
     exact = np.eye(3, dtype=bool)[np.repeat([0, 1, 2], [60, 20, 20])]
     coarse = np.tile([[True, True, False]], (100, 1))
-    assert class_shares(np.concatenate([exact, coarse])) == pytest.approx([0.675, 0.225, 0.1], abs=1e-6)
+    assert likeliest_shares(np.concatenate([exact, coarse])) == pytest.approx([0.675, 0.225, 0.1], abs=1e-6)
     weights = np.repeat([1.0, 3.0, 3.0], [60, 20, 20])
-    assert class_shares(exact, weights) == pytest.approx([1 / 3] * 3)
+    assert likeliest_shares(exact, weights) == pytest.approx([1 / 3] * 3)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalert.bundle.format import Bundle
+from dermalert.bundle.format import LEARNT_DIGITS, Bundle
 from dermalert.drawn import DrawnSet, draw_class_folders, draw_many, draw_table
 from dermalert.errors import DataError, RunError
 from dermalert.intake.decode import load
@@ -273,6 +273,19 @@ def test_of_its_own_test_part_a_picture_that_training_knows_is_not_clean(audited
     own = bundle(data={"fingerprint": leaky.fingerprint()})
     found = judge(own, tmp_path / "m.parquet", tmp_path / "out")
     assert found["without doubtful pictures"].pictures == found[AS_GIVEN].pictures - 1
+
+
+def test_lesions_that_the_bundle_learnt_from_are_left_out_of_any_set(audited: Manifest, tmp_path: Path) -> None:
+    groups = [number // 2 for number in range(len(audited))]  # every lesion photographed twice
+    audited.with_columns(group=groups).write(tmp_path / "m.parquet")
+    hashes = [each[:LEARNT_DIGITS] for each in audited.column("sha256")]
+    evaluations = judge(bundle(learnt=frozenset(hashes[:9])), tmp_path / "m.parquet", tmp_path / "out")
+    assert evaluations[AS_GIVEN].pictures == len(audited) - 10
+    judged_ids = {row["image_id"] for row in rows(tmp_path / "out" / "predictions.csv")}
+    assert judged_ids == set(audited.column("image_id")[10:])
+    assert "10 pictures of lesions that" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match="learnt from every lesion"):
+        judge(bundle(learnt=frozenset(hashes)), tmp_path / "m.parquet", tmp_path / "none")
 
 
 def test_a_training_runs_report_is_not_replaced(audited: Manifest, tmp_path: Path) -> None:

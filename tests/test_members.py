@@ -23,6 +23,10 @@ RECIPE = Recipe(
     precision="float32",
     frozen_stages=4,
     backbone_rate=0.1,
+    balance="tempered",
+    loss="logit-adjusted",
+    schedule="cosine",
+    keep="last",
     augment={"flip": 0.5, "zoom": 0.2, "degrade": 0.3},
 )
 
@@ -94,6 +98,7 @@ def test_training_that_broke_off_goes_on_to_the_same_weights(
         ({"augment": {"mixup": 0.2}}, "must not see"),
         ({"frozen_stages": 0}, "frozen_stages"),
         ({"precision": "auto"}, "float32"),
+        ({"balance": "sampling"}, "tempered"),
     ],
 )
 def test_what_members_cannot_do_is_said(tmp_path: Path, change: dict[str, object], why: str) -> None:

@@ -136,7 +136,7 @@ def test_each_photograph_is_kept_once_from_the_added_set_with_what_both_sets_say
     assert kept.column("image_id") == ["15000", "15001", "second:24306", "second:15002"]
     assert allowed == [nevus, nevus, exact, nevus]
     assert collections(kept).tolist() == ["older ISIC", "older ISIC", "ham10000", "older ISIC"]
-    with pytest.raises(DataError, match="something else"):
+    with pytest.raises(DataError, match="exclude each other"):
         photographs(both, [nevus, nevus, nevus, akiec, nevus])
 
 

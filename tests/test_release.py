@@ -16,12 +16,14 @@ import pytest
 
 from dermalert.bundle.format import Bundle
 from dermalert.drawn import draw_class_folders
+from dermalert.errors import RunError
 from dermalert.intake.split import group_numbers
+from dermalert.judge.categories import in_categories
 from dermalert.judge.scores import Scores
 from dermalert.learn import networks
 from dermalert.learn.recipes import RELEASE, Recipe
-from dermalert.stages import release
-from dermalert.stages.release import FOLDS, HELD_OUT, Photographs
+from dermalert.stages import gathering, release
+from dermalert.stages.gathering import FOLDS, HELD_OUT, Photographs
 from dermalert.taxonomy import NAMES
 
 RECIPE = replace(RELEASE, size=(64, 64), epochs=1)
@@ -38,20 +40,37 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def shots(sets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Photographs:
     folder = tmp_path_factory.mktemp("gathered")
-    pooled = release.pooled_sets(sets[0], [sets[1]], folder / "pooled.parquet")
-    return release.gather(pooled, RECIPE, folder / "decoded")
+    pooled = gathering.pooled_sets(sets[0], [sets[1]], folder / "pooled.parquet")
+    return gathering.gather(pooled, RECIPE, folder / "decoded")
 
 
 def test_no_lesion_is_learnt_from_by_who_judges_it_and_none_of_the_test_part_at_all(shots: Photographs) -> None:
     groups = group_numbers(shots.manifest)
     assert set(shots.parts) == {HELD_OUT, *FOLDS}
+    judged = {name: shots.parts == name for name in FOLDS}
+    judged |= {f"without {name}": shots.alone(name) for name in set(shots.collections)}
+    assert judged.keys() == shots.members().keys()
     for name, rows in shots.members().items():
-        kept_out = shots.parts == HELD_OUT
-        kept_out |= shots.collections == name.removeprefix("without ") if name not in FOLDS else shots.parts == name
-        assert not np.isin(groups[rows], groups[kept_out & (shots.parts == name)]).any()
-        assert not kept_out[rows].any()
+        assert judged[name].any()
+        assert not np.isin(groups[rows], groups[judged[name]]).any()
+        assert not np.isin(groups[rows], groups[shots.parts == HELD_OUT]).any()
     assert not any("Test" in path for path in shots.manifest.column("path"))
     assert {"Test", "Train"} <= {path.split("/")[1] for path in shots.pooled.column("path")}
+
+
+def test_what_was_learnt_from_is_known_by_lesion(shots: Photographs) -> None:
+    hashes = np.array(shots.manifest.column("sha256"))
+    assert set(hashes[shots.parts != HELD_OUT]) <= shots.learnt_from()
+    assert not set(hashes[shots.parts == HELD_OUT]) & shots.learnt_from()
+    tests = np.array(shots.pooled.column("split"), dtype=object) == "test"
+    assert not set(np.array(shots.pooled.column("sha256"))[tests]) & shots.learnt_from()
+
+
+def test_other_sets_than_those_pooled_before_are_refused(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "pooled.json").write_text(json.dumps([str(sets[0])]))
+    (tmp_path / "pooled.parquet").touch()
+    with pytest.raises(RunError, match="other data sets"):
+        gathering.pooled_sets(*sets[:1], [sets[1]], tmp_path / "pooled.parquet")
 
 
 def test_every_fold_and_the_part_held_out_hold_every_kind_of_label_of_every_collection(shots: Photographs) -> None:
@@ -70,6 +89,7 @@ def made(shots: Photographs, sets: tuple[Path, Path], tmp_path_factory: pytest.T
     out = tmp_path_factory.mktemp("release") / "run"
     out.mkdir()
     shots.pooled.write(out / "pooled.parquet")
+    (out / "pooled.json").write_text(json.dumps([str(each) for each in sets]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release, "fit_members", stand_in)
         patch.setattr(release, "export_onnx", only_what_ships)
@@ -96,8 +116,8 @@ def test_the_bundle_has_all_that_a_score_comes_with(made: Path) -> None:
     assert [point.name for point in bundle.operating_points] == ["screening", "balanced", "specific"]
     assert bundle.conformal is not None
     assert bundle.gate is not None
-    assert bundle.licence == "CC BY-NC 4.0"
-    assert any("HAM10000" in line for line in bundle.attribution)
+    assert bundle.licence == ""  # what these pictures may be used for, nobody has said
+    assert len(bundle.learnt) > 300
     assert sum(bundle.prevalence.values()) == pytest.approx(1)
     assert 0.3 < bundle.calibration.temperature < 0.8  # the stand-ins' logits are that much too small
     assert len(bundle.model) < 6_000_000
@@ -121,6 +141,7 @@ def test_the_figures_tell_every_view_apart(made: Path) -> None:
     held_out = told["evaluations"]["held out"]
     assert out_of_fold["figures"]["melanoma_auc"]["value"] > 0.8  # by logits that know
     assert held_out["pictures"] + out_of_fold["pictures"] == 2 * 9 * 22
+    assert set(told["gate"]["held_out"]) == {"first", "second"}
     assert set(told["sources"]) == {"melanoma", "nevus"}
     assert told["seven_categories"]["out of fold"]["macro_auc"]["value"] > 0.8
 
@@ -130,9 +151,9 @@ def test_categories_sum_what_coarse_labels_join_and_even_out_what_is_common() ->
     probabilities = np.array([[0.2, 0.6, 0.2], [0.05, 0.9, 0.05]])
     truth = np.array([[True, False, True], [True, True, False]])
     scores = Scores(("a", "b"), classes, probabilities, truth, np.arange(2))
-    plain = release.in_categories(scores, {})
+    plain = in_categories(scores, {})
     assert plain.classes == ("akiec", "nevus")
     assert plain.image_ids == ("a",)  # the other's label leaves its category open
     assert plain.probabilities == pytest.approx(np.array([[0.4, 0.6]]))
-    even = release.in_categories(scores, dict(zip(classes, (0.1, 0.8, 0.1), strict=True)))
+    even = in_categories(scores, dict(zip(classes, (0.1, 0.8, 0.1), strict=True)))
     assert even.probabilities == pytest.approx(np.array([[2 / 2.75, 0.75 / 2.75]]))

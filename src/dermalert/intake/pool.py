@@ -124,22 +124,28 @@ def collections(manifest: Manifest) -> NDArray[np.object_]:
     """str (N,): the collection that each photograph was made for, whatever set holds it now.
 
     Cameras and clinics change with it, so it is what a left-out source must be left out by. Photographs of the ISIC
-    Archive belong to HAM10000 or to what the archive held before it, by their number; others to their own set.
+    Archive belong to HAM10000, or to what the archive held before or since, by their number; others to their own set.
     """
     names = []
     for source, number in zip(manifest.column("source"), _archive_numbers(manifest), strict=True):
         if number is None:
             names.append(source)
         else:
-            names.append(HAM10000 if int(number.removeprefix("ISIC_")) in _HAM_NUMBERS else "older ISIC")
+            names.append(_collection(int(number.removeprefix("ISIC_"))))
     return np.array(names, dtype=object)
+
+
+def _collection(number: int) -> str:
+    if number in _HAM_NUMBERS:
+        return HAM10000
+    return "older ISIC" if number < _HAM_NUMBERS.start else "newer ISIC"
 
 
 def photographs(pooled: Manifest, believed: Sequence[frozenset[str]]) -> tuple[Manifest, list[frozenset[str]]]:
     """Each photograph once, with what all sets that hold it say together.
 
-    A photograph that stands in several sets is kept from the last of the pool's sets that are not the studied one, and
-    from that one where no other has it: what is added to a studied set is usually its better source. Its label may then
+    A photograph that stands in several sets is kept from the first of the pool's sets after the studied one, and from
+    that one where no other has it: what is added to a studied set is usually its better source. Its label may then
     stand for what every set's label allows: `akiec` here and `actinic keratosis` there leave the latter.
 
     Args:
@@ -163,7 +169,10 @@ def photographs(pooled: Manifest, believed: Sequence[frozenset[str]]) -> tuple[M
             kept[number] = row
         allowed[number] = allowed.get(number, believed[row]) & believed[row]
         if not allowed[number]:
-            raise DataError(f"{pooled.column('path')[row]}: another set says that it shows something else. Audit both.")
+            paths = pooled.column("path")
+            raise DataError(
+                f"{paths[row]} and {paths[kept[number]]} are one photograph with labels that exclude each other."
+            )
     rows = sorted(kept.values())
     mask = np.zeros(len(pooled), dtype=np.bool_)
     mask[rows] = True

@@ -30,6 +30,7 @@ from dermalert.learn.pipeline import move_into_place, sweep
 OPERATIONS_VERSION = 1
 NO_CLASS = -1
 _CHUNK = 256
+_ROUNDS = 200  # of expectation maximization; every set here stands still to four digits after 50
 
 Rows = NDArray[np.int64]
 
@@ -164,7 +165,7 @@ def tempered_order(rows: Rows, strata: Rows, rng: np.random.Generator) -> Rows:
     return order
 
 
-def class_shares(allowed: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+def likeliest_shares(allowed: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Maximum-likelihood share of each class where some labels stand for several: float64 (C,), sum 1.
 
     Expectation maximization over how each coarse label divides among its classes (Dempster, Laird, Rubin 1977), from
@@ -173,11 +174,16 @@ def class_shares(allowed: NDArray[np.bool_], weights: NDArray[np.float64] | None
     Args:
         allowed: bool (N, C), true for each class that a label may stand for; one at least.
         weights: float64 (N,), how much each picture counts; by default alike.
+
+    Raises:
+        DataError: no pictures, or one whose label stands for no class.
     """
+    if not len(allowed) or not allowed.any(axis=1).all():
+        raise DataError(f"Shares of classes need labelled pictures: {int((~allowed.any(axis=1)).sum())} have no label.")
     kinds, inverse = np.unique(allowed, axis=0, return_inverse=True)
     mass = np.bincount(inverse, weights=weights, minlength=len(kinds))
     shares = np.full(allowed.shape[1], 1 / allowed.shape[1])
-    for _ in range(200):
+    for _ in range(_ROUNDS):
         parts = kinds * shares
         shares = mass @ (parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-300)) / mass.sum()
     return shares

@@ -37,6 +37,16 @@ from dermalert.learn.train import training_part
 
 Rows = NDArray[np.int64]
 _ABOUT, _STATE = "members.json", "members.npz"
+_ALWAYS = {
+    "precision": "float32",
+    "balance": "tempered",
+    "loss": "logit-adjusted",
+    "schedule": "cosine",
+    "keep": "last",
+    "views": 1,
+    "frozen_epochs": 0,
+}
+_RARE = 1e-4  # added to shares: a member without one collection may see nothing of a class
 _WARM_UP = 0.03  # of the training, in which the rate climbs to its height
 
 
@@ -95,7 +105,8 @@ class _Member:
         self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
         self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
         stages, rates = networks.learning(self.model, recipe)
-        offset = np.log(balance.class_shares(allowed[rows], _turns(strata[rows])) + 1e-4).astype(np.float32)
+        shares = balance.likeliest_shares(allowed[rows], _turns(strata[rows]))
+        offset = np.log(shares + _RARE).astype(np.float32)
         self.step = Step(upper, stages=stages, rates=rates, offset=offset, takes="float32")
         self._learns = np.isin(np.arange(len(allowed)), rows)
         self._allowed = allowed.astype(np.float32)
@@ -161,8 +172,11 @@ def _check(recipe: Recipe) -> None:
         raise RunError("Members cannot blend pictures: the other half might be one that a member must not see.")
     if not recipe.frozen_stages:
         raise RunError("Members share their lowest stages: `frozen_stages` must be 1 or more.")
-    if recipe.precision != "float32":
-        raise RunError("Members are trained in float32.")
+    for name, value in _ALWAYS.items():
+        if getattr(recipe, name) != value:
+            raise RunError(
+                f"Members are always trained with {name} {value!r}; this recipe says {getattr(recipe, name)!r}."
+            )
 
 
 def _begin(

@@ -250,6 +250,11 @@ def run_evaluate(
             f"{data}: {bundle.name} was trained on pictures of this very set. Judge the manifest.parquet of its run "
             "folder instead: it says which of them are left to test on."
         )
+    elif (learnt := _learnt_from(manifest, bundle)).any():
+        manifest, clean = manifest.where(~learnt), clean[~learnt]
+        notes = [f"{int(learnt.sum())} pictures of lesions that {bundle.name} learnt from are left out."]
+        if not len(manifest):
+            raise DataError(f"{data}: {bundle.name} learnt from every lesion there. Judge it on others.")
     has_label = np.array([word is not None for word in manifest.column("diagnosis")], dtype=bool)
     labelled, clean = manifest.where(has_label), clean[has_label]
     if not len(labelled):
@@ -320,6 +325,13 @@ def run_evaluate(
     run = Run(bundle, evaluations, summary, scrutiny, maps, command, characteristics=known, robustness=spoilt)
     write_checklists(out, run, made=made)
     return evaluations
+
+
+def _learnt_from(manifest: Manifest, bundle: Bundle) -> NDArray[np.bool_]:
+    """bool (N,): pictures in a group of which the bundle learnt from one."""
+    groups = group_numbers(manifest)
+    seen = np.array([bundle.learnt_from(each or "") for each in manifest.column("sha256")], dtype=bool)
+    return np.asarray(np.isin(groups, groups[seen]), dtype=bool)
 
 
 def facts_of(manifest: Manifest, angles: NDArray[np.float64]) -> dict[str, list[str | None]]:
