@@ -17,6 +17,7 @@ from dermalert.judge.calibration import (
     Calibration,
     TemperatureAtBound,
     at_prevalence,
+    carried_over,
     class_shares,
     reliability_bins,
 )
@@ -246,3 +247,17 @@ def test_reliability_bins_hold_every_picture_once_and_add_up_to_the_calibration_
     if count:
         total = sum(part.count * abs(part.promised - part.happened) for part in parts) / count
         assert total == pytest.approx(float(calibration_error(probability, happened, bins=bins)))
+
+
+def test_a_calibration_carries_over_to_a_network_that_says_the_same_in_a_smaller_range() -> None:
+    others = np.random.default_rng(0).normal(size=(500, 4)) * 3
+    fitted = Calibration(1.4, (0.5, -0.5, 0.2, -0.2))
+    mine = (
+        others / 1.7 + np.array([0.3, 0.1, -0.4, 0.0]) + np.arange(500)[:, None]
+    )  # one number a row: no softmax sees it
+    carried = carried_over(fitted, mine, others)
+    assert carried.apply(mine) == pytest.approx(fitted.apply(others), abs=1e-9)
+    with pytest.raises(DataError, match="cannot stand for them"):
+        carried_over(fitted, -others, others)
+    with pytest.raises(DataError, match="not of the same"):
+        carried_over(fitted, mine[:3], others)

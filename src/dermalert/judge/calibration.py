@@ -112,6 +112,33 @@ class Calibration:
         return probabilities
 
 
+def carried_over(calibration: Calibration, logits: NDArray[Any], others: NDArray[Any]) -> Calibration:
+    """The calibration of other networks for one that is to stand for them, fitted without a label.
+
+    Its logits are stretched and moved, by least squares, to what the others say of the same pictures: a mean of weights
+    has a smaller range than each of the networks that it is the mean of.
+
+    Args:
+        calibration: fitted on logits of the others, of pictures that they had not seen.
+        logits: float (N, C), of the one.
+        others: float (N, C), the mean of the others' logits, of the same pictures.
+
+    Raises:
+        DataError: the arrays do not fit, or the two have nothing to do with each other.
+    """
+    mine, theirs = _checked(logits), _checked(others)
+    if mine.shape != theirs.shape or not len(mine):
+        raise DataError(f"Logits {mine.shape} and {theirs.shape} are not of the same pictures and classes.")
+    mine, theirs = (each - each.mean(axis=1, keepdims=True) for each in (mine, theirs))  # a softmax sees no more
+    apart, wanted = (each - each.mean(axis=0) for each in (mine, theirs))
+    stretch = float((apart * wanted).sum() / (apart**2).sum())
+    if not stretch > 0:
+        raise DataError(f"Logits that fall where the others' rise (slope {stretch:.2g}): it cannot stand for them.")
+    moved = theirs.mean(axis=0) - stretch * mine.mean(axis=0)
+    bias = np.array(calibration.bias) + moved / calibration.temperature
+    return Calibration(calibration.temperature / stretch, tuple(bias.tolist()))
+
+
 def class_shares(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The share of each class among labelled pictures, float64 (C,); a coarse label is shared out as the model would.
 

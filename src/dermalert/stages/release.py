@@ -38,7 +38,7 @@ from dermalert.bundle.shrink import shrink
 from dermalert.errors import DataError, RunError
 from dermalert.intake.sources import walk
 from dermalert.intake.split import clean_test, group_numbers
-from dermalert.judge.calibration import Calibration
+from dermalert.judge.calibration import Calibration, carried_over
 from dermalert.judge.categories import seven
 from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.evaluation import Evaluation
@@ -58,6 +58,7 @@ from dermalert.stages.training import logits_of, shares_of, versions
 from dermalert.taxonomy import NAMES
 
 SHOWN = (128, 128)
+MOST_COMPARED = 5000  # photographs that the folds and the mean of their weights are compared on
 MOST_GATED = 2000  # pictures of each collection
 MOST_TOLD_APART = 1500  # pictures of each diagnosis, enough to fit a regression on
 
@@ -106,8 +107,10 @@ def run_release(
     write_arrays(out / "logits.npz", by_member, {"classes": list(NAMES)})
     graph = export_onnx(for_export(mean_of([models[name] for name in FOLDS])), size=recipe.size)
     bundle = _fitted(shots, by_member, shrink(graph, "float16"), recipe)
+    views = _unseen_views(shots, by_member, bundle)
+    bundle = _carried_over(bundle, shots, by_member)
     bundle, rates = _gated(bundle, shots, others, workers)
-    views = {**_unseen_views(shots, by_member, bundle), **_held_out_views(shots, bundle, workers)}
+    views = {**views, **_held_out_views(shots, bundle, workers)}
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=recipe.seed)
     sevens = {name: seven(scores, bundle.prevalence, resamples=resamples) for name, scores in views.items()}
     bundle = replace(bundle, card=model_card(bundle, evaluations, gate=told(rates)))
@@ -195,6 +198,16 @@ def _fitted(shots: Photographs, by_member: Mapping[str, NDArray[np.float32]], gr
         versions=versions(),
         model=graph,
         card="",
+    )
+
+
+def _carried_over(bundle: Bundle, shots: Photographs, by_member: Mapping[str, NDArray[np.float32]]) -> Bundle:
+    """The bundle with the folds' calibration fitted to the mean of their weights; no label and no held-out lesion."""
+    rows = np.flatnonzero(shots.parts != HELD_OUT)
+    rows = rows[:: -(-len(rows) // MOST_COMPARED)]
+    others = np.mean([by_member[name][rows] for name in FOLDS], axis=0)
+    return replace(
+        bundle, calibration=carried_over(bundle.calibration, logits_of(Engine(bundle), shots.pixels, rows), others)
     )
 
 
