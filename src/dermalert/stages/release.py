@@ -59,7 +59,7 @@ from dermalert.taxonomy import NAMES
 
 SHOWN = (128, 128)
 MOST_COMPARED = 5000  # photographs that the folds and the mean of their weights are compared on
-MOST_GATED = 2000  # pictures of each collection
+MOST_GATED = 2000  # pictures of each set
 MOST_TOLD_APART = 1500  # pictures of each diagnosis, enough to fit a regression on
 
 
@@ -214,13 +214,11 @@ def _carried_over(bundle: Bundle, shots: Photographs, by_member: Mapping[str, ND
 def _gated(bundle: Bundle, shots: Photographs, others: Path | None, workers: int | None) -> tuple[Bundle, Rates]:
     """The bundle with a gate, and how often it refuses what it was not fitted on."""
     engine, random = Engine(bundle), np.random.default_rng(0)
-    learnt = [
-        np.flatnonzero((shots.parts != HELD_OUT) & (shots.collections == name))
-        for name in sorted(set(shots.collections))
-    ]
+    sets = np.array(shots.manifest.column("source"))
+    learnt = [np.flatnonzero((shots.parts != HELD_OUT) & (sets == name)) for name in sorted(set(sets))]
     rows = np.sort(np.concatenate([random.permutation(each)[:MOST_GATED] for each in learnt]))
     paths, groups = shots.manifest.paths(), group_numbers(shots.manifest)
-    names = [str(each) for each in shots.collections[rows]]
+    names = [str(each) for each in sets[rows]]
     seen = see(engine, [paths[row] for row in rows], names, [str(each) for each in groups[rows]], workers=workers)
     strange = None if others is None else see_others(engine, others, workers=workers)
     gate, rates = fit_gate(seen, strange)
