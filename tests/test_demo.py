@@ -34,7 +34,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 @pytest.mark.slow
 def test_it_goes_the_whole_way_and_tells_each_step(shown: tuple[Path, list[str]]) -> None:
     steps = [line for line in shown[1] if line[:1].isdigit()]
-    assert [line.split()[1] for line in steps] == ["Drew", "Audited", "Trained", "Evaluated", "Scored"]
+    assert [line.split()[1] for line in steps] == ["Drew", "Audited", "Trained", "Evaluated", "Scored", "Scored"]
     told = "\n".join(shown[1])
     assert "byte-identical" in told
     assert "at the alert threshold: sensitivity" in told
@@ -45,7 +45,7 @@ def test_it_goes_the_whole_way_and_tells_each_step(shown: tuple[Path, list[str]]
 def test_every_file_it_names_is_there_and_every_page_whole(shown: tuple[Path, list[str]]) -> None:
     out, lines = shown
     named = {line.split()[0]: Path(line.split()[1]) for line in lines if line.startswith("   ") and str(out) in line}
-    assert set(named) == {"audit", "report", "evaluation", "alerts"}
+    assert set(named) == {"audit", "report", "evaluation", "alerts", "shipped"}
     for name in ("audit", "report", "evaluation"):
         assert read(named[name].read_text(encoding="utf-8")).problems == []
     with named["alerts"].open(newline="", encoding="utf-8") as stream:
@@ -53,6 +53,8 @@ def test_every_file_it_names_is_there_and_every_page_whole(shown: tuple[Path, li
     test = [part == "test" for part in Manifest.read(out / "run" / "manifest.parquet").column("given_split")]
     assert len(alerts) == sum(test)
     assert {row["status"] for row in alerts} == {"scored"}
+    with named["shipped"].open(newline="", encoding="utf-8") as stream:
+        assert [row["path"] for row in csv.DictReader(stream)] == [row["path"] for row in alerts]
     assert {row["alert"] for row in alerts} <= {"refer", "none"}
 
 

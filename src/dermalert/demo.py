@@ -1,8 +1,8 @@
 """`dermalert demo`: the whole way on pictures that it draws itself, for a first look without any data.
 
 Comes in: a folder to write to. Goes out: a drawn data set, its audit, a short training, an evaluation on pictures
-drawn anew and scored pictures, each where the commands of the same name would have put it. The figures mean nothing
-for real skin.
+drawn anew and pictures scored by that model and by the one that ships, each where the commands of the same name would
+have put it. The figures mean nothing for real skin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OTHERS = 40
 EPOCHS = 4
 
 FOLDERS = ("drawn", "elsewhere", "audit", "run", "evaluation")
-ALERTS = "alerts.csv"
+ALERTS, SHIPPED = "alerts.csv", "shipped.csv"
 _MARK = ".dermalert-demo"  # tells a folder that an earlier demo made from one that only has the same names in it
 
 
@@ -68,17 +68,20 @@ def run_demo(out: Path, *, seed: int, made: datetime) -> Iterator[str]:
     alerts = out / ALERTS
     counts = run_score([out / "drawn" / "Test"], bundle, alerts)
     yield f"5. Scored {counts['scored']} pictures: {counts['refer']} to refer; {counts['rejected']} rejected"
+    counts = run_score([out / "drawn" / "Test"], None, out / SHIPPED)
+    yield f"6. Scored the same with the model that ships: {counts['scored']} accepted, {counts['rejected']} rejected"
     yield ""
     yield f"   audit       {out / 'audit' / 'audit.html'}"
     yield f"   report      {out / 'run' / 'report.html'}"
     yield f"   evaluation  {out / 'evaluation' / 'report.html'}"
     yield f"   alerts      {alerts}"
+    yield f"   shipped     {out / SHIPPED}"
     yield "   The pictures are cartoons: the figures show that the way works, and nothing about skin."
 
 
 def _clear(out: Path) -> None:
     """Makes room in `out`, and marks it as a demo's."""
-    taken = [name for name in (*FOLDERS, ALERTS) if (out / name).exists()]
+    taken = [name for name in (*FOLDERS, ALERTS, SHIPPED) if (out / name).exists()]
     if taken and not (out / _MARK).exists():
         raise DataError(f"{out} already holds {', '.join(taken)}, and no demo made it. Name a new folder with --out.")
     for name in FOLDERS:
