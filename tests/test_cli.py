@@ -375,7 +375,7 @@ def test_the_command_itself_gives_these_statuses(home: Path) -> None:
     for arguments, status in (
         (("score", "new", "--bundle", "bundle", "--out", "fine.csv"), 0),
         (("score", "new", "--bundle", "none"), 1),
-        (("score", "new"), 2),
+        (("score", "--out", "fine.csv"), 2),
     ):
         ran = in_a_process(*arguments, cwd=home)
         assert ran.returncode == status

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from bad_files import BYTES, HEIGHT, HONEST, ON_DISK, WIDTH, jpeg_of_many_scans, picture, saved
 from dermalert.errors import BrokenPicture, NotAPicture, RefusedFile, TooLarge
@@ -335,3 +335,10 @@ def test_no_real_picture_is_refused(shared_data: Path) -> None:
         except BrokenPicture as error:
             refused.append(error)
     assert refused == []
+
+
+def test_half_a_picture_is_refused_whatever_another_library_asked_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as WeasyPrint does when it is imported
+    make, expected = BYTES["jpeg cut in half"]
+    with pytest.raises(expected):
+        decode(make(), path="half.jpg")

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from dermalert.errors import BrokenPicture, MissingExtra, NotAPicture, RefusedFile, TooLarge, Unreadable
 from dermalert.intake.containers import HEIF, JPEG, format_of, hidden_payload, jpeg_scans_and_end, what_else
@@ -208,6 +208,7 @@ def decode(
 
 
 def _decode(data: bytes, path: str | Path, size: tuple[int, int] | None, limits: Limits) -> Picture:
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library in this process may have asked for half pictures
     name = _checked_format(data, path, limits)
     with Image.open(_Timed(data, limits.max_seconds), formats=(name,)) as image:
         frames = int(getattr(image, "n_frames", 1))
