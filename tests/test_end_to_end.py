@@ -165,7 +165,7 @@ def test_every_picture_has_one_row_of_alerts_and_what_scores_is_what_was_judged(
     assert list(alerts[0]) == [
         *("path", "status", "melanoma", "malignant", "alert", "diagnosis"),
         *columns,
-        *("ood", "quality", "message"),
+        *("ood", "quality", "message", "set"),
     ]
     scored = {"/".join(Path(row["path"]).parts[-3:]): row for row in alerts}
     for row in job.rows("run/predictions.csv"):
