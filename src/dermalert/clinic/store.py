@@ -1,0 +1,104 @@
+"""The database: SQLite in a file, or PostgreSQL.
+
+Comes in: a URL. Goes out: sessions that commit whole or not at all. It knows no table.
+
+SQLite runs in WAL mode with `synchronous=FULL`, so that what is committed survives a loss of power, and takes the write
+lock at the start of a transaction, so that none fails half way because another wrote in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from dermalert.clinic.schema import Base
+from dermalert.errors import DataError
+
+_BUSY = 30_000  # milliseconds that SQLite waits for another process's write
+_POOL = 20  # connections to PostgreSQL; the threads that answer requests are not many more
+
+
+class Store:
+    """A database of the clinic. One store may be shared by threads, but not with a forked process."""
+
+    def __init__(self, url: str) -> None:
+        """
+        Args:
+            url: `sqlite:///clinic.db`, or `postgresql://user@host/name`.
+
+        Raises:
+            DataError: no such kind of database.
+        """
+        try:
+            self.url = make_url(url)
+        except ArgumentError:
+            raise DataError("--db is no URL of a database: give sqlite:///FILE or postgresql://…") from None
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._engine = create_engine(self.url)
+            event.listen(self._engine, "connect", _prepare)
+            event.listen(self._engine, "begin", _begin)
+        elif self.url.get_backend_name() == "postgresql":
+            url_of_driver = self.url.set(drivername="postgresql+psycopg")
+            self._engine = create_engine(url_of_driver, pool_size=_POOL, max_overflow=_POOL, pool_pre_ping=True)
+        else:
+            raise DataError(f"--db: {self.url.get_backend_name()} is not supported. Give sqlite or postgresql.")
+        self._write = sessionmaker(self._engine, expire_on_commit=False)
+        self._read = sessionmaker(self._engine.execution_options(reading=True), expire_on_commit=False)
+        # Within this process writers wait in a line here; SQLite's own waiting sleeps up to 0.1 s at a time.
+        self._line = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database; None for PostgreSQL."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction that may write: commits at the end, rolls back on an error. Do not nest. Keep it short.
+
+        What was loaded in it stays usable after the end.
+        """
+        with self._line, self._write.begin() as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only reads: one view of the data, and nobody waits for it."""
+        with self._read() as session:
+            yield session
+
+    def upgrade(self) -> None:
+        """Brings the tables to the newest schema; harmless where they have it."""
+        Base.metadata.create_all(self._engine)
+
+    def healthy(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self.reading() as session:
+                session.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+
+def _prepare(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin` says, not where the driver guesses
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
