@@ -401,7 +401,7 @@ def test_ctrl_c_while_scoring_stops_with_one_line_and_leaves_no_half_table(home:
         def interrupted(*_):
             signal.raise_signal(signal.SIGINT)  # to this thread: sent to the process, a decoding thread may take it
 
-        batch._score_batch = interrupted
+        batch.findings_of = interrupted
         from dermalert.cli import main
         main(sys.argv[1:])
     """)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -108,7 +108,7 @@ def score(
 
 def _findings(engine: Engine, judge: Judge, loaded: Iterator[Loaded]) -> Iterator[Finding]:
     while batch := list(islice(loaded, BATCH)):
-        yield from _score_batch(engine, judge, batch)
+        yield from findings_of(engine, judge, batch)
 
 
 def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> Loaded:
@@ -120,13 +120,22 @@ def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> Lo
         return str(path), refusal
 
 
-def _score_batch(engine: Engine, judge: Judge, batch: list[Loaded]) -> Iterator[Finding]:
-    judgements = iter(_judged(engine, judge, [picture for _, picture in batch if isinstance(picture, Picture)]))
-    for path, picture in batch:
-        if isinstance(picture, RefusedFile):
-            yield Finding(path, "error", message=f"{picture.reason}. {picture.mend}")
-        else:
-            yield replace(next(judgements), path=path)
+def findings_of(engine: Engine, judge: Judge, loaded: Sequence[Loaded]) -> list[Finding]:
+    """A finding for each of a batch, in order: what every way of scoring many pictures runs, here or on a cluster.
+
+    Args:
+        loaded: the name of each, and its picture at the bundle's size or why there is none.
+
+    Raises:
+        BundleError: the graph gives what is no number, or the gate is another model's.
+    """
+    judgements = iter(_judged(engine, judge, [picture for _, picture in loaded if isinstance(picture, Picture)]))
+    return [
+        Finding(name, "error", message=f"{picture.reason}. {picture.mend}")
+        if isinstance(picture, RefusedFile)
+        else replace(next(judgements), path=name)
+        for name, picture in loaded
+    ]
 
 
 def _judged(engine: Engine, judge: Judge, pictures: list[Picture]) -> list[Finding]:
