@@ -8,7 +8,9 @@ DermalertError
 │   └── Unreadable            the operating system will not let us read it
 ├── DataError               a data set, table or manifest is not what it should be
 │   ├── NotEnoughPositives    too few melanomas to support the figure asked for
-│   └── NotEnoughNegatives    too few lesions other than melanomas to support it
+│   ├── NotEnoughNegatives    too few lesions other than melanomas to support it
+│   ├── NoSuchCase            the clinic has no case of that id
+│   └── NotNow                what is asked of a case does not fit where it stands
 ├── BundleError             a trained model's files are missing, altered or too new
 ├── RunError                a training run cannot be started or resumed
 └── MissingExtra            an optional part of Dermalert is not installed
@@ -79,6 +81,14 @@ class NotEnoughPositives(DataError):
 
 class NotEnoughNegatives(DataError):
     """Too few lesions other than melanomas to support the figure asked for."""
+
+
+class NoSuchCase(DataError):
+    """The clinic has no case of that id."""
+
+
+class NotNow(DataError):
+    """What is asked of a case does not fit where it stands, as histology before a decision."""
 
 
 class BundleError(DermalertError):
