@@ -4,6 +4,7 @@ DermalertError
 ├── RefusedFile             one input file cannot be used; the batch goes on without it
 │   ├── NotAPicture           not a regular file, empty, or in no format that we read
 │   ├── BrokenPicture         the format is known, the content is cut off or corrupt
+│   ├── BrokenArchive         an archive or a list that cannot be read to its end; what came before was used
 │   ├── TooLarge              over a limit on bytes, pixels, frames or time
 │   └── Unreadable            the operating system will not let us read it
 ├── DataError               a data set, table or manifest is not what it should be
@@ -13,6 +14,11 @@ DermalertError
 │   └── NotNow                what is asked of a case does not fit where it stands
 ├── BundleError             a trained model's files are missing, altered or too new
 ├── RunError                a training run cannot be started or resumed
+├── ClinicError             the clinic cannot do what was asked of it
+│   ├── Busy                  too many cases are waiting to be scored: try again in a while
+│   ├── NoRoom                the disk is full
+│   ├── KeyTaken              the same picture came under the same key, but of somebody else
+│   └── Damaged               something that was stored is gone or altered
 └── MissingExtra            an optional part of Dermalert is not installed
 """
 
@@ -59,6 +65,12 @@ class BrokenPicture(RefusedFile):
     code = "broken"
 
 
+class BrokenArchive(RefusedFile):
+    """An archive or a list of pictures that cannot be read to its end; what came before was used."""
+
+    code = "broken_archive"
+
+
 class TooLarge(RefusedFile):
     """A picture over a limit on bytes, pixels, frames or decoding time."""
 
@@ -97,6 +109,34 @@ class BundleError(DermalertError):
 
 class RunError(DermalertError):
     """A training run cannot be started or resumed."""
+
+
+class ClinicError(DermalertError):
+    """The clinic cannot do what was asked of it."""
+
+
+class Busy(ClinicError):
+    """Too many cases are waiting to be scored.
+
+    Attributes:
+        retry_after: seconds to wait before the next try.
+    """
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"{waiting} cases wait to be scored already. Send the picture again in {retry_after} s.")
+
+
+class NoRoom(ClinicError):
+    """The disk is full; nothing that was stored before is lost."""
+
+
+class KeyTaken(ClinicError):
+    """The same picture was received under the same key, with other facts of its lesion or patient."""
+
+
+class Damaged(ClinicError):
+    """A stored file, a row or a backup is gone or altered."""
 
 
 class MissingExtra(DermalertError):

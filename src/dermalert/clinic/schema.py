@@ -136,8 +136,9 @@ class Case(Base):
     Attributes:
         key: what the sender calls this upload; the same picture under the same key is the same case.
         attempts: of scoring, so far.
-        lease_owner: the worker that is scoring it; others leave it alone until `lease_until`.
-        next_try_at: when it is due for scoring; None once nothing is left to do.
+        lease_owner: the worker that is scoring it.
+        next_try_at: when it is due for scoring; while a worker has it, when that worker is taken for dead; None once
+            nothing is left to do.
         problem: why it was refused, or why the last attempt failed.
         score: the melanoma probability, as in its finding, kept here to sort by; None where it was not scored.
     """
@@ -165,7 +166,6 @@ class Case(Base):
     status: Mapped[str] = mapped_column(String(10), default=Status.RECEIVED)
     attempts: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
-    lease_until: Mapped[datetime | None]
     next_try_at: Mapped[datetime | None]
     problem: Mapped[str | None] = mapped_column(Text)
     score: Mapped[float | None]

@@ -16,8 +16,6 @@ from typing import Any
 from dermalert.errors import DataError
 from dermalert.intake.decode import Limits
 
-_SECRET: dict[str, Any] = {"repr": False}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -49,7 +47,7 @@ class Settings:
     """
 
     data: Path
-    db: str = field(default="", **_SECRET)
+    db: str = field(default="", repr=False)
     bundle: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -67,12 +65,12 @@ class Settings:
     lease_seconds: float = 60.0
     max_attempts: int = 5
     session_hours: float = 12.0
-    smtp: str = field(default="", **_SECRET)
+    smtp: str = field(default="", repr=False)
     mail_from: str = "dermalert@localhost"
-    webhook_secret: str = field(default="", **_SECRET)
+    webhook_secret: str = field(default="", repr=False)
     oidc_issuer: str = ""
     oidc_client: str = ""
-    oidc_secret: str = field(default="", **_SECRET)
+    oidc_secret: str = field(default="", repr=False)
     oidc_role: str = ""
     neighbours: Path | None = None
 

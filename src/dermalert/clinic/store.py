@@ -18,7 +18,7 @@ from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from dermalert.clinic.schema import Base
+from dermalert.clinic.schema import Base, TrailHead
 from dermalert.errors import DataError
 
 _BUSY = 30_000  # milliseconds that SQLite waits for another process's write
@@ -51,7 +51,8 @@ class Store:
         else:
             raise DataError(f"--db: {self.url.get_backend_name()} is not supported. Give sqlite or postgresql.")
         self._write = sessionmaker(self._engine, expire_on_commit=False)
-        self._read = sessionmaker(self._engine.execution_options(reading=True), expire_on_commit=False)
+        reader = self._engine.execution_options(reading=True, postgresql_readonly=True)
+        self._read = sessionmaker(reader, expire_on_commit=False)
         # Within this process writers wait in a line here; SQLite's own waiting sleeps up to 0.1 s at a time.
         self._line = threading.Lock() if self.is_sqlite else nullcontext()
 
@@ -78,6 +79,9 @@ class Store:
     def upgrade(self) -> None:
         """Brings the tables to the newest schema; harmless where they have it."""
         Base.metadata.create_all(self._engine)
+        with self.session() as session:
+            if session.get(TrailHead, 1) is None:
+                session.add(TrailHead(id=1, seq=0, digest=""))
 
     def healthy(self) -> bool:
         """Whether the database answers."""
