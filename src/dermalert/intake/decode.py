@@ -128,20 +128,21 @@ def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:
             status = os.fstat(file.fileno())
-            _check_file(path, status, limits)
+            check_file(path, status, limits)
             data = file.read(limits.max_bytes + 1)
     except RefusedFile:
         raise
     except ValueError as error:
         raise NotAPicture(path, "its name holds a zero byte", "Rename it.") from error
     except OSError as error:
-        _unreadable(path, error)
+        unreadable(path, error)
     if len(data) > limits.max_bytes:
         raise TooLarge(path, "it grew while it was read", "Give it again once it is written.")
     return data
 
 
-def _check_file(path: str | Path, status: os.stat_result, limits: Limits) -> None:
+def check_file(path: str | Path, status: os.stat_result, limits: Limits) -> None:
+    """Refuses what is no regular file, is empty, or is over `limits.max_bytes`."""
     if stat.S_ISDIR(status.st_mode):
         raise NotAPicture(path, "it is a folder", "Give a picture file; a folder's name must not end like a picture's.")
     if not stat.S_ISREG(status.st_mode):
@@ -156,7 +157,8 @@ def _check_file(path: str | Path, status: os.stat_result, limits: Limits) -> Non
         )
 
 
-def _unreadable(path: str | Path, error: OSError) -> NoReturn:
+def unreadable(path: str | Path, error: OSError) -> NoReturn:
+    """Raises what the operating system said as a refusal with its mend."""
     if error.errno == errno.EISDIR:
         raise NotAPicture(path, "it is a folder", "Give a picture file.") from error
     mends = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,32 +105,54 @@ def list_data(data: Path, *, table: Path | None = None, columns: Mapping[str, st
     return _from_folders(data)
 
 
-def walk(root: Path) -> Iterator[str | RefusedFile]:
+def is_picture_name(name: str) -> bool:
+    """Whether a file is taken for a picture by its name; those of a Mac's notes on a file are not."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("._")  # noqa: PTH122 (much faster)
+
+
+def is_passed_over(folder: str) -> bool:
+    """Whether a folder of that name is hidden, or holds masks."""
+    return folder.startswith(".") or folder.lower() in MASK_FOLDERS
+
+
+def walk(root: Path, wanted: Callable[[str], bool] = is_picture_name) -> Iterator[str | RefusedFile]:
     """Every picture file below `root`, as POSIX paths below it, depth first in sorted order.
 
     A name counts as a picture's by its extension; content is judged when it is decoded. Links to folders are
     not followed, so a loop can't be entered; hidden folders and `MASK_FOLDERS` are left out.
+
+    Args:
+        wanted: other files to look for, by their names.
     """
     pending = [""]
     while pending:
         folder = pending.pop()
         try:
-            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+            files, below = _in_one_folder(root / folder, wanted)
         except OSError as error:
             yield Unreadable(root / folder, f"the folder cannot be listed ({error.strerror})", "Mend its permissions.")
             continue
-        below = []
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            is_picture_name = Path(entry.name).suffix.lower() in EXTENSIONS
-            if not _is_utf8(entry.name):
-                yield NotAPicture(root / path, "its name is not valid UTF-8", "Rename it.")
-            elif entry.is_dir(follow_symlinks=False) and not is_picture_name:
-                if not entry.name.startswith(".") and entry.name.lower() not in MASK_FOLDERS:
-                    below.append(path)
-            elif is_picture_name and not entry.name.startswith("._"):
-                yield path
-        pending.extend(reversed(below))
+        before = f"{folder}/" if folder else ""
+        for name in files:
+            if _is_utf8(name):
+                yield f"{before}{name}"
+            else:
+                yield NotAPicture(root / f"{before}{name}", "its name is not valid UTF-8", "Rename it.")
+        pending.extend(f"{before}{name}" for name in reversed(below))
+
+
+def _in_one_folder(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """The sorted names of its wanted files, of entries with undecodable names, and of the folders to go on with.
+
+    Names only: an entry of a million would take three times the memory.
+    """
+    files, below = [], []
+    for entry in os.scandir(folder):
+        if not _is_utf8(entry.name) or wanted(entry.name):
+            files.append(entry.name)
+        elif entry.is_dir(follow_symlinks=False) and not is_passed_over(entry.name):
+            below.append(entry.name)
+    return sorted(files), sorted(below)
 
 
 def _is_utf8(name: str) -> bool:
