@@ -2,7 +2,8 @@
 
 Comes in: a folder somebody sent. Goes out: a `Bundle`, or a `BundleError` that says what is wrong with it.
 Files: `bundle.json` (this module's fields and each other file's SHA-256), `model.onnx` (pixels to logits and, where
-the network has them, features and evidence), `card.md` and, of a model with a gate, `gate.npz`. Nothing is unpickled.
+the network has them, features and evidence), `card.md` and, of a model that has them, `gate.npz` and `reference.npz`.
+Nothing is unpickled.
 The hashes find damage, not forgery: who can change a file can change its hash.
 """
 
@@ -15,16 +16,18 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalert.bundle.gate import Gate
+from dermalert.bundle.reference import Reference
 from dermalert.errors import BundleError, DataError
 from dermalert.judge.calibration import Calibration
 from dermalert.judge.conformal import ConformalSets
@@ -37,9 +40,10 @@ MAX_TEXT = 4 << 20  # of the facts and the card
 MAX_SIDE = 4096  # pixels
 LEARNT_DIGITS = 12  # two pictures of a million share them with a chance of one in 500
 SUMS_TO_ONE = 1e-6
-MAX_GATE = 64 << 20  # of the gate's arrays, unpacked
-FACTS, MODEL, CARD, GATE = "bundle.json", "model.onnx", "card.md", "gate.npz"
+MAX_GATE = 64 << 20  # of the gate's arrays, and of the reference's, unpacked
+FACTS, MODEL, CARD, GATE, REFERENCE = "bundle.json", "model.onnx", "card.md", "gate.npz", "reference.npz"
 _FIT, _RANGE = "squash", [0, 255]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ class Bundle:
             few melanomas to choose one, and then no alert can be given.
         conformal: the sets of diagnoses that a picture leaves open; None where none were fitted.
         gate: what is no picture to be judged; None where every picture is scored.
+        reference: how scores, features and pictures are spread where nothing has changed; None where it is not known.
         licence: of the weights, as "CC BY-NC 4.0"; empty where whoever trained it states none.
         attribution: lines that the licence asks to be told with the weights.
         learnt: the beginnings, `LEARNT_DIGITS` hex digits, of the SHA-256 of pictures whose lesions it learnt from, so
@@ -74,6 +79,7 @@ class Bundle:
     operating_points: tuple[OperatingPoint, ...] = ()
     conformal: ConformalSets | None = None
     gate: Gate | None = None
+    reference: Reference | None = None
     licence: str = ""
     attribution: tuple[str, ...] = ()
     learnt: frozenset[str] = frozenset()
@@ -110,14 +116,8 @@ class Bundle:
         Raises:
             BundleError: there is none.
         """
-        with as_file(files("dermalert.bundle") / "releases") as releases:
-            found = sorted(releases.glob(f"*/{FACTS}"))
-            if len(found) != 1:
-                raise BundleError(
-                    f"{len(found)} models ship with this installation of Dermalert, not one. Name the bundle/ folder "
-                    "of a training run, or install Dermalert anew."
-                )
-            return cls.load(found[0].parent)
+        with shipped_folder() as folder:
+            return cls.load(folder)
 
     def save(self, folder: Path) -> None:
         """Writes the bundle; an older one of the same name is replaced once the new one is on the disk whole.
@@ -130,6 +130,8 @@ class Bundle:
         content = {MODEL: self.model, CARD: self.card.encode()}
         if self.gate:
             content[GATE] = _packed(self.gate.to_arrays())
+        if self.reference:
+            content[REFERENCE] = _packed(self.reference.to_arrays())
         facts = {
             "format": FORMAT_VERSION,
             "name": self.name,
@@ -159,14 +161,46 @@ class Bundle:
         """
         facts = _facts(folder / FACTS)
         digests = facts.get("files")
-        if not isinstance(digests, dict) or set(digests) - {GATE} != {MODEL, CARD}:
+        if not isinstance(digests, dict) or set(digests) - {GATE, REFERENCE} != {MODEL, CARD}:
             raise BundleError(
-                f"{folder / FACTS}: must list exactly {MODEL} and {CARD}, and {GATE} if it has a gate. Export it again."
+                f"{folder / FACTS}: must list {MODEL} and {CARD}, at most {GATE} and {REFERENCE} besides. Export it again."
             )
         fields = _fields(facts, folder / FACTS)
         card = _checked(folder / CARD, digests[CARD], MAX_TEXT).decode(errors="replace")
-        gate = _gate(folder / GATE, digests[GATE]) if GATE in digests else None
-        return cls(**fields, gate=gate, model=_checked(folder / MODEL, digests[MODEL], MAX_BYTES), card=card)
+        gate = _arrays(folder / GATE, digests[GATE], Gate.from_arrays) if GATE in digests else None
+        reference = None
+        if REFERENCE in digests:
+            reference = _arrays(folder / REFERENCE, digests[REFERENCE], Reference.from_arrays)
+            if len(reference.diagnoses) != len(fields["classes"]):
+                raise BundleError(f"{folder / REFERENCE}: is of other classes than the model. Copy the bundle again.")
+        model = _checked(folder / MODEL, digests[MODEL], MAX_BYTES)
+        return cls(**fields, gate=gate, reference=reference, model=model, card=card)
+
+
+@contextmanager
+def shipped_folder() -> Iterator[Path]:
+    """The folder of the bundle that comes with this package.
+
+    Raises:
+        BundleError: there is none.
+    """
+    with as_file(files("dermalert.bundle") / "releases") as releases:
+        found = sorted(releases.glob(f"*/{FACTS}"))
+        if len(found) != 1:
+            raise BundleError(
+                f"{len(found)} models ship with this installation of Dermalert, not one. Name the bundle/ folder "
+                "of a training run, or install Dermalert anew."
+            )
+        yield found[0].parent
+
+
+def digest_of(folder: Path) -> str:
+    """What names the content of a bundle's folder: the SHA-256 of its facts, which list those of its other files.
+
+    Raises:
+        BundleError: it can't be read.
+    """
+    return hashlib.sha256(_read(folder / FACTS, MAX_TEXT)).hexdigest()
 
 
 def _write(folder: Path, content: Mapping[str, bytes]) -> None:
@@ -314,7 +348,8 @@ def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return stream.getvalue()
 
 
-def _gate(file: Path, digest: object) -> Gate:
+def _arrays(file: Path, digest: object, read: Callable[[dict[str, NDArray[Any]]], _T]) -> _T:
+    """What `read` makes of an .npz file's arrays."""
     content = _checked(file, digest, MAX_GATE)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -322,9 +357,9 @@ def _gate(file: Path, digest: object) -> Gate:
         if unpacked > MAX_GATE:  # the archive says so before anything is unpacked
             raise ValueError(f"{unpacked} bytes unpacked")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Gate.from_arrays(dict(arrays))
+            return read(dict(arrays))
     except (DataError, KeyError, TypeError, ValueError, EOFError, OverflowError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{file}: is no gate ({error}). Copy the bundle again.") from None
+        raise BundleError(f"{file}: is no {file.stem} ({error}). Copy the bundle again.") from None
 
 
 def _checked(file: Path, digest: object, limit: int) -> bytes:

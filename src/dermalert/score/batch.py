@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -142,13 +142,26 @@ def _judged(engine: Engine, judge: Judge, pictures: list[Picture]) -> list[Findi
     """A finding for each picture, without its path: the graph is run once for the network and the gate."""
     if not pictures:
         return []
-    shown = engine.bundle.gate
-    found = engine.run(np.stack([picture.pixels for picture in pictures]), "logits", *(gate.FEATURES if shown else ()))
+    wanted = gate.FEATURES if engine.bundle.gate else ()
+    found = engine.run(np.stack([picture.pixels for picture in pictures]), "logits", *wanted)
+    measured = pictures if wanted else []
+    return judged(judge, found, [gate.measure_quality(p.pixels, p.info.width, p.info.height) for p in measured])
+
+
+def judged(judge: Judge, found: Mapping[str, NDArray[np.float32]], qualities: Sequence[gate.Quality]) -> list[Finding]:
+    """A finding for each row of a graph's outputs, without its path.
+
+    Args:
+        found: of `Engine.run`: the logits and, of a bundle with a gate, `gate.FEATURES`.
+        qualities: of the same pictures; not looked at where the bundle has no gate.
+
+    Raises:
+        BundleError: the gate is another model's.
+    """
     findings = judge.judge(found["logits"])
-    if shown is None:
+    if judge.bundle.gate is None:
         return findings
-    qualities = [gate.measure_quality(each.pixels, each.info.width, each.info.height) for each in pictures]
-    return list(map(_gated, findings, gate.judge(shown, found, qualities)))
+    return list(map(_gated, findings, gate.judge(judge.bundle.gate, found, qualities)))
 
 
 def _gated(finding: Finding, verdict: gate.Verdict) -> Finding:
