@@ -18,7 +18,8 @@ DermalertError
 │   ├── Busy                  too many cases are waiting to be scored: try again in a while
 │   ├── NoRoom                the disk is full
 │   ├── KeyTaken              the same picture came under the same key, but of somebody else
-│   └── Damaged               something that was stored is gone or altered
+│   ├── Damaged               something that was stored is gone or altered
+│   └── SignInRefused         nobody of that name and password may come in, or not now
 └── MissingExtra            an optional part of Dermalert is not installed
 """
 
@@ -137,6 +138,10 @@ class KeyTaken(ClinicError):
 
 class Damaged(ClinicError):
     """A stored file, a row or a backup is gone or altered."""
+
+
+class SignInRefused(ClinicError):
+    """Nobody of that name and password may come in, or not now. It never tells which of them was wrong."""
 
 
 class MissingExtra(DermalertError):

@@ -286,6 +286,18 @@ class Login(Base):
     user: Mapped[User] = relationship()
 
 
+class Link(Base):
+    """A link that sets a user's password once, by the hash of its secret."""
+
+    __tablename__ = "links"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    expires_at: Mapped[datetime]
+
+    user: Mapped[User] = relationship()
+
+
 class Token(Base):
     """An API token, by its hash."""
 

@@ -1,0 +1,54 @@
+"""What one running clinic is made of, handed to every route and background task.
+
+Comes in: settings. Goes out: a `Service`: the database, the files and the memory of rates. It starts nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends, Request
+
+from dermalert.clinic.files import Files
+from dermalert.clinic.receiving import Bounds
+from dermalert.clinic.settings import Settings
+from dermalert.clinic.store import Store
+from dermalert.clinic.throttle import Throttle
+
+
+@dataclass(frozen=True)
+class Service:
+    """One running clinic.
+
+    Attributes:
+        sign_ins: tries to sign in, by address. uploads: requests that bring pictures, by user. exports: tables and
+            reports, by user.
+    """
+
+    settings: Settings
+    store: Store
+    files: Files
+    sign_ins: Throttle = field(default_factory=lambda: Throttle(20, per=60))
+    uploads: Throttle = field(default_factory=lambda: Throttle(3000, per=60))
+    exports: Throttle = field(default_factory=lambda: Throttle(30, per=60))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Service:
+        """The service that `settings` describe; nothing is opened or started yet."""
+        return cls(settings, Store(settings.db_url), Files(settings.data / "pictures"))
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """What is taken in."""
+        return Bounds(self.settings.max_bytes, self.settings.max_files, self.settings.max_waiting)
+
+
+def service_of(request: Request) -> Service:
+    """The service that this request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+Here: TypeAlias = Annotated[Service, Depends(service_of)]
