@@ -137,7 +137,7 @@ def case_of(session: Session, id_: str) -> Case:
 
 def seen(session: Session, who: str, id_: str, what: str = "case") -> None:
     """Writes into the trail that somebody saw the case, or its "picture", "evidence" or "report"."""
-    trail.append(session, who, "see", id_, what=what)
+    trail.append(session, who, "seen", id_, what=what)
 
 
 def earlier(session: Session, of: Case, *, most: int = 24) -> tuple[list[Case], list[Case]]:
@@ -175,7 +175,7 @@ def decide(session: Session, who: str, id_: str, action: str, months: int | None
     decision = Decision(case_id=id_, who=who, action=action, months=months, at=now())
     found.decisions.append(decision)
     found.status, found.reviewed_at = Status.REVIEWED, decision.at
-    trail.append(session, who, "decide", id_, decision=action, months=months)
+    trail.append(session, who, "decided", id_, decision=action, months=months)
     return decision
 
 
@@ -192,7 +192,7 @@ def note(session: Session, who: str, id_: str, text: str) -> Note:
     found = _to_change(session, id_, tuple(Status), "have a note")
     written = Note(case_id=id_, who=who, text=said, at=now())
     found.notes.append(written)
-    trail.append(session, who, "note", id_)
+    trail.append(session, who, "noted", id_)
     return written
 
 
@@ -226,7 +226,7 @@ def close(session: Session, who: str, id_: str) -> None:
         NotNow: nobody has decided on it yet, or it is closed.
     """
     _close(_to_change(session, id_, (Status.REVIEWED,), "be closed"))
-    trail.append(session, who, "close", id_)
+    trail.append(session, who, "closed", id_)
 
 
 def _close(found: Case) -> None:
