@@ -26,8 +26,6 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Protocol, TypeAlias
 
-import pyarrow as pa
-
 from dermalert.errors import BrokenArchive, BrokenPicture, NotAPicture, RefusedFile, TooLarge, printable
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
 from dermalert.intake.sources import is_passed_over, is_picture_name
@@ -271,6 +269,8 @@ def _unpacked(file: io.BufferedReader) -> _Bytes:
     if magic.startswith(b"\xfd7zXZ\0"):
         return io.BufferedReader(_Xz(file), 2**20)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        import pyarrow as pa  # slow to load, and needed for this alone
+
         return pa.CompressedInputStream(file, "zstd")  # type: ignore[no-any-return]
     return file
 

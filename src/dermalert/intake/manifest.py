@@ -168,6 +168,18 @@ def stream(file: Path, *, columns: list[str] | None = None) -> Iterator[pa.Recor
             yield batch.select(wanted.names).cast(wanted)
 
 
+def paths_in(file: Path) -> Iterator[Path]:
+    """Each image's file, in row order; of the manifest, one row group at a time is held.
+
+    Raises:
+        DataError: as `Manifest.read`, at once.
+    """
+    parquet, about = _open(file)
+    parquet.close()
+    root = Path(about["root"])
+    return (root / path for batch in stream(file, columns=["path"]) for path in batch.column(0).to_pylist())
+
+
 def _open(file: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
     with _as_data_error(file):
         parquet = pq.ParquetFile(file)

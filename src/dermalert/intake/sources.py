@@ -128,7 +128,7 @@ def walk(root: Path, wanted: Callable[[str], bool] = is_picture_name) -> Iterato
     while pending:
         folder = pending.pop()
         try:
-            files, below = _in_one_folder(root / folder, wanted)
+            files, below = names_in(root / folder, wanted)
         except OSError as error:
             yield Unreadable(root / folder, f"the folder cannot be listed ({error.strerror})", "Mend its permissions.")
             continue
@@ -141,7 +141,7 @@ def walk(root: Path, wanted: Callable[[str], bool] = is_picture_name) -> Iterato
         pending.extend(f"{before}{name}" for name in reversed(below))
 
 
-def _in_one_folder(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+def names_in(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
     """The sorted names of its wanted files, of entries with undecodable names, and of the folders to go on with.
 
     Names only: an entry of a million would take three times the memory.
@@ -217,7 +217,7 @@ def _find_table(folder: Path, columns: Mapping[str, str]) -> Path | None:
     fitting = []
     for file in sorted(folder.glob("*.csv")):
         try:
-            header = _read_header(file)
+            header = read_header(file)
             _mapped(file, header, columns)
         except DataError:
             continue
@@ -237,7 +237,12 @@ def _check_keys(columns: Mapping[str, str]) -> None:
             raise DataError(f"--column {key}={name}: {key!r} is not one of {', '.join(COLUMNS)}.")
 
 
-def _read_header(file: Path) -> list[str]:
+def read_header(file: Path) -> list[str]:
+    """The column names of a CSV table.
+
+    Raises:
+        DataError: it cannot be read, or not as UTF-8.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             return next(csv.reader(stream), [])
@@ -277,13 +282,13 @@ def _mapped(file: Path, header: list[str], columns: Mapping[str, str]) -> _Mappi
 
 
 def _from_table(root: Path, table: Path, columns: Mapping[str, str]) -> Listing:
-    mapping = _mapped(table, _read_header(table), columns)
+    mapping = _mapped(table, read_header(table), columns)
     paths, refused = _walked(root)
     by_name = _by_name(paths)
     items: dict[str, Item] = {}
     notes: list[str] = []
     unknown_labels: dict[str, int] = {}
-    for line, row in _rows(table):
+    for line, row in rows_of(table):
         name = (row.get(mapping.image) or "").strip()
         found = by_name.get(name) or by_name.get(Path(name).name) or []
         if len(found) != 1:
@@ -318,8 +323,12 @@ def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row with the line of the file that it ends on: rows may be empty or hold line breaks."""
+def rows_of(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row with the line of the file that it ends on: rows may be empty or hold line breaks.
+
+    Raises:
+        DataError: the table cannot be read to its end; when the row is asked for.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)

@@ -1,0 +1,265 @@
+"""Pictures and archives behind an address: `s3://`, `gs://`, `https://` and whatever else fsspec opens.
+
+Comes in: URLs. Goes out: bytes of bounded size, or a `RefusedFile`, after what may pass was tried again. Needs the
+extra [cloud]. Credentials and endpoints are those that fsspec and the stores' own libraries find in the environment;
+none is read, kept or shown here.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from dermalert.errors import DataError, MissingExtra, NotAPicture, RefusedFile, TooLarge, Unreadable, printable
+from dermalert.intake.decode import DEFAULT_LIMITS, Limits
+from dermalert.intake.patience import PATIENCE, Patience, may_pass
+from dermalert.intake.ranged import Ranged
+
+OURS = ("s3", "s3a", "gs", "gcs", "http", "https")  # what [cloud] brings; others need a package of their own
+_WEB = ("http", "https")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PIECE = 4 * 2**20  # bytes of an archive asked for at a time
+_WHOLE = 256 * 2**20  # bytes of an archive that a web server gives only as a whole
+_NETWORK = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "urllib3"})  # packages of passing errors
+
+
+def is_url(text: str) -> bool:
+    """Whether it begins with a scheme, such as `s3://`."""
+    return _URL.match(text) is not None
+
+
+def is_web(url: str) -> bool:
+    """Whether it is an address that lists nothing and in which `?` begins a query."""
+    return urlsplit(url).scheme.lower() in _WEB
+
+
+def shown(url: str) -> str:
+    """The URL without a user's name and password, if it has them."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+
+
+def check(url: str) -> None:
+    """Sees to it that what the URL needs is installed; asks nothing of the network.
+
+    Raises:
+        MissingExtra: the extra [cloud] is not installed.
+        DataError: no such scheme, or it needs another package.
+    """
+    _place(url)
+
+
+def read_url(url: str, limits: Limits = DEFAULT_LIMITS, *, patience: Patience = PATIENCE) -> bytes:
+    """The content of one object, of at most `limits.max_bytes`.
+
+    Raises:
+        RefusedFile: it is larger, or cannot be read.
+    """
+    files, path = _place(url)
+    end = limits.max_bytes + 1
+
+    def read() -> bytes:
+        if is_web(url):
+            return _web(files, path, 0, end, patience.timeout_s)[0]
+        return _cat(files, path, 0, end, patience.timeout_s)
+
+    data: bytes = _patiently(read, url, patience)
+    if len(data) > limits.max_bytes:
+        reason = f"it has more than the {limits.max_bytes:,} bytes that are allowed"
+        raise TooLarge(shown(url), reason, "Save it as JPEG, or at a lower resolution.")
+    return data
+
+
+def open_url(url: str, *, patience: Patience = PATIENCE) -> tuple[io.BufferedReader, int]:
+    """An archive and its size in bytes; its pieces are fetched as they are read.
+
+    Raises:
+        RefusedFile: it cannot be read, now or later on; or a web server gives it only as a whole and it is large.
+    """
+    files, path = _place(url)
+    if is_web(url):
+        _, size, in_parts = _patiently(lambda: _web(files, path, 0, 1, patience.timeout_s), url, patience)
+        if not in_parts:
+            return _whole(url, files, path, patience)
+    else:
+        size = _patiently(lambda: _call(files, "info", path, timeout=patience.timeout_s), url, patience)["size"]
+
+    def fetch(start: int, end: int) -> bytes:
+        if is_web(url):
+            return _web(files, path, start, end, patience.timeout_s)[0]
+        return _cat(files, path, start, end, patience.timeout_s)
+
+    if not size:
+        raise NotAPicture(shown(url), "it is empty", "Copy it again.")
+    ranged = Ranged(lambda start, end: _patiently(lambda: fetch(start, end), url, patience), size)
+    return io.BufferedReader(ranged, _PIECE), size
+
+
+def is_folder(url: str, *, patience: Patience = PATIENCE) -> bool:
+    """Whether objects lie below the URL, rather than one at it.
+
+    Raises:
+        RefusedFile: neither, or the store does not say.
+    """
+    files, path = _place(url)
+    found = _patiently(lambda: _call(files, "info", path, timeout=patience.timeout_s), url, patience)
+    return bool(found["type"] == "directory")
+
+
+def listed(url: str, *, patience: Patience = PATIENCE) -> tuple[list[str], list[str]]:
+    """The sorted names of the objects and of the folders right below a folder. All of one folder are held in memory.
+
+    Raises:
+        RefusedFile: it cannot be listed.
+    """
+    files, path = _place(url)
+    # A store tells 1,000 names a request: a folder of a million takes minutes, and no attempt less.
+    entries = _patiently(lambda: _call(files, "ls", path, detail=True, timeout=None), url, patience)
+    names: tuple[set[str], set[str]] = set(), set()
+    for entry in entries:
+        name = entry["name"].rstrip("/")
+        if name.strip("/") != path.strip("/"):  # stores list a folder's own mark in it
+            names[entry["type"] == "directory"].add(name.rpartition("/")[2])
+    return sorted(names[False]), sorted(names[True])
+
+
+# Between fsspec and us
+
+
+def _place(url: str) -> tuple[Any, str]:
+    """The file system that the URL belongs to, and its path there."""
+    parts = urlsplit(url)
+    files = _file_system(parts.scheme.lower(), f"{parts.scheme}://{parts.netloc}/")
+    return files, files._strip_protocol(url)
+
+
+@lru_cache(maxsize=64)
+def _file_system(scheme: str, start: str) -> Any:
+    """One for each bucket or host, for all threads; with no memory of listings, which would grow."""
+    try:
+        import fsspec
+        from fsspec.config import conf
+    except ImportError as error:
+        raise MissingExtra(f"Reading {scheme}://", "cloud") from error
+    try:
+        made = fsspec.get_filesystem_class(scheme)
+        # Proxies as the environment names them; whatever the user has configured for fsspec comes first.
+        usual = {"client_kwargs": {"trust_env": True}} if scheme in _WEB else {}
+        options = usual | made._get_kwargs_from_urls(start) | conf.get(scheme, {})
+        return made(**options, use_listings_cache=False)
+    except ImportError as error:
+        if scheme in OURS:
+            raise MissingExtra(f"Reading {scheme}://", "cloud") from error
+        raise DataError(f"{scheme}:// cannot be read: {error}.") from error
+    except Exception as error:  # each file system of fsspec refuses in its own way
+        raise DataError(f"{printable(shown(start))}: cannot be opened ({_one_line(error)}).") from error
+
+
+def _patiently(work: Callable[[], Any], url: str, patience: Patience) -> Any:
+    try:
+        return patience(work, passes=_may_pass)
+    except RefusedFile:
+        raise
+    except Exception as error:  # aiohttp, botocore, gcsfs and others have their own trees
+        raise _refusal(url, error, patience) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    if may_pass(error):
+        return True
+    decided = isinstance(error, OSError | ValueError) or hasattr(error, "status") or _is_denial(error)
+    return not decided and type(error).__module__.partition(".")[0] in _NETWORK
+
+
+def _is_denial(error: Exception) -> bool:
+    return (
+        isinstance(error, PermissionError)
+        or getattr(error, "status", None) in (401, 403)
+        or "Credential" in type(error).__name__
+    )
+
+
+def _refusal(url: str, error: Exception, patience: Patience) -> Unreadable:
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return Unreadable(shown(url), "it can't be read: there is nothing at this address", "Check the address.")
+    if _is_denial(error):
+        mend = "Give yourself the right to read it, or set the store's credentials in the environment."
+        return Unreadable(shown(url), "it can't be read: the store denies access", mend)
+    if isinstance(error, TimeoutError):
+        reason = f"it can't be read: no whole answer in {patience.timeout_s:g} s"
+    elif isinstance(status, int):
+        reason = f"it can't be read: the server answers {status}"
+    else:
+        reason = f"it can't be read: {_one_line(error)}"
+    return Unreadable(shown(url), reason, "Check the address and the network, then try again.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _call(files: Any, method: str, *arguments: Any, timeout: float | None, **options: Any) -> Any:
+    """A method of a file system, within seconds where it lets itself be interrupted."""
+    if not files.async_impl:
+        return getattr(files, method)(*arguments, **options)
+    from fsspec.asyn import sync
+
+    return sync(files.loop, getattr(files, f"_{method}"), *arguments, timeout=timeout, **options)
+
+
+def _cat(files: Any, path: str, start: int, end: int, timeout_s: float) -> bytes:
+    try:
+        return bytes(_call(files, "cat_file", path, start=start, end=end, timeout=timeout_s))
+    except Exception as error:
+        if "not satisfiable" in str(error):  # an empty object has no first byte
+            return b""
+        raise
+
+
+# The web: fsspec reads what the server sends to its end, however long; this reads as much as was asked for.
+
+
+def _web(files: Any, url: str, start: int, end: int, timeout_s: float) -> tuple[bytes, int, bool]:
+    """Bytes from `start` to `end`; the size of all, 0 where it is not told; whether the server gives parts."""
+    from fsspec.asyn import sync
+
+    found: tuple[bytes, int, bool] = sync(files.loop, _web_part, files, url, start, end, timeout=timeout_s)
+    return found
+
+
+async def _web_part(files: Any, url: str, start: int, end: int) -> tuple[bytes, int, bool]:
+    session = await files.set_session()
+    asked = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    options = files.kwargs | {"headers": files.kwargs.get("headers", {}) | asked}
+    async with session.get(files.encode_url(url), **options) as response:
+        if response.status == 416:  # an empty file has no first byte
+            return b"", 0, True
+        response.raise_for_status()
+        in_parts = response.status == 206
+        if not in_parts and start:
+            raise ValueError("the web server gives parts of it no longer")
+        data = await _at_most(response.content, end - start)
+        told = response.headers.get("Content-Range", "").rpartition("/")[2] if in_parts else ""
+        return data, int(told) if told.isdecimal() else 0, in_parts and told.isdecimal()
+
+
+async def _at_most(content: Any, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size and (piece := await content.read(min(2**20, size - len(data)))):
+        data += piece
+    return bytes(data)
+
+
+def _whole(url: str, files: Any, path: str, patience: Patience) -> tuple[io.BufferedReader, int]:
+    data, *_ = _patiently(lambda: _web(files, path, 0, _WHOLE + 1, patience.timeout_s), url, patience)
+    if len(data) > _WHOLE:
+        reason = f"the web server gives it only as a whole, and it has more than {_WHOLE:,} bytes"
+        raise TooLarge(shown(url), reason, "Download it and give the file.")
+    if not data:
+        raise NotAPicture(shown(url), "it is empty", "Copy it again.")
+    return io.BufferedReader(io.BytesIO(data)), len(data)
