@@ -119,6 +119,8 @@ def test_the_bundle_has_all_that_a_score_comes_with(made: Path) -> None:
     assert [point.name for point in bundle.operating_points] == ["screening", "balanced", "specific"]
     assert bundle.conformal is not None
     assert bundle.gate is not None
+    assert bundle.reference is not None  # of the lesions held out
+    assert 10 < bundle.reference.measures["melanoma"].counts.sum() <= 2 * 9 * 22 / 5
     assert bundle.licence == ""  # what these pictures may be used for, nobody has said
     assert len(bundle.learnt) > 300
     assert sum(bundle.prevalence.values()) == pytest.approx(1)

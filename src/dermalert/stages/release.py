@@ -34,6 +34,7 @@ from dermalert.bundle import licences
 from dermalert.bundle.card import model_card
 from dermalert.bundle.export import export_onnx
 from dermalert.bundle.format import LEARNT_DIGITS, Bundle
+from dermalert.bundle.reference import Reference
 from dermalert.bundle.shrink import shrink
 from dermalert.errors import DataError, RunError
 from dermalert.intake.sources import walk
@@ -54,6 +55,7 @@ from dermalert.score.gate import judge
 from dermalert.stages import judging
 from dermalert.stages.gathering import FOLDS, HELD_OUT, Photographs, gather, pooled_sets
 from dermalert.stages.gating import Rates, fit_gate, see, see_others, told
+from dermalert.stages.reference import reference_of
 from dermalert.stages.training import logits_of, shares_of, versions
 from dermalert.taxonomy import NAMES
 
@@ -110,6 +112,7 @@ def run_release(
     views = _unseen_views(shots, by_member, bundle)
     bundle = _carried_over(bundle, shots, by_member)
     bundle, rates = _gated(bundle, shots, others, workers)
+    bundle = replace(bundle, reference=_usual(bundle, shots, workers))
     views = {**views, **_held_out_views(shots, bundle, workers)}
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=recipe.seed)
     sevens = {name: seven(scores, bundle.prevalence, resamples=resamples) for name, scores in views.items()}
@@ -223,6 +226,14 @@ def _gated(bundle: Bundle, shots: Photographs, others: Path | None, workers: int
     strange = None if others is None else see_others(engine, others, workers=workers)
     gate, rates = fit_gate(seen, strange)
     return replace(bundle, gate=gate), rates
+
+
+def _usual(bundle: Bundle, shots: Photographs, workers: int | None) -> Reference:
+    """What is usual, from one photograph of each lesion that nothing was fitted on: two are not two observations."""
+    kept = shots.manifest.where(shots.parts == HELD_OUT)
+    paths = kept.paths()
+    _, first = np.unique(group_numbers(kept), return_index=True)
+    return reference_of(bundle, [paths[row] for row in first.tolist()], workers=workers)
 
 
 def _refused_held_out(bundle: Bundle, shots: Photographs, workers: int | None) -> dict[str, dict[str, float]]:
