@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dermalert.bundle.card import NOT_MEASURED, PREVALENCES, model_card, text_of
+from dermalert.bundle.card import NOT_MEASURED, model_card, text_of
 from dermalert.cli import main
-from dermalert.judge.operating import predictive_values
+from dermalert.judge.operating import PREVALENCES, predictive_values
 from graphs import point
 from run_values import bundle, evaluation
 

@@ -18,10 +18,9 @@ from dermalert.bundle.format import Bundle
 from dermalert.errors import printable
 from dermalert.judge.evaluation import Evaluation
 from dermalert.judge.intervals import Interval
-from dermalert.judge.operating import OperatingPoint, predictive_values
+from dermalert.judge.operating import PREVALENCES, OperatingPoint, predictive_values
 from dermalert.page.page import percent
 
-PREVALENCES = (0.01, 0.03, 0.1)  # of melanoma among the lesions looked at: no clinic is like another
 NOT_MEASURED = "Not measured for this model. `dermalert evaluate` does, on labelled pictures."
 
 

@@ -25,6 +25,7 @@ from dermalert.judge.intervals import Interval, group_bootstrap_many
 from dermalert.judge.metrics import Counts, at_threshold
 from dermalert.judge.scores import Binary
 
+PREVALENCES = (0.01, 0.02, 0.05, 0.10)  # of melanoma among the lesions looked at: no clinic is like another
 # Two engines that run the same network in float32 differ in a probability's sixth digit. Scores nearer than
 # this (relative) to each other count as one score, so that no threshold falls between them.
 ROUNDING = 1e-5

@@ -18,11 +18,10 @@ from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.coverage import Coverage, coverage_of
 from dermalert.judge.decision import DecisionCurve, decision_curve, prevalence_of
 from dermalert.judge.intervals import Interval
-from dermalert.judge.operating import OperatingPoint, achieved, predictive_values
+from dermalert.judge.operating import PREVALENCES, OperatingPoint, achieved, predictive_values
 from dermalert.judge.scores import Binary, Scores
 from dermalert.judge.subgroups import Facet, subgroups
 
-PREVALENCES = (0.01, 0.02, 0.05, 0.10)
 CLINIC = 0.02  # melanomas among lesions that are looked at by dermoscopy, as an order of magnitude
 
 

@@ -237,12 +237,9 @@ def _judge(
 def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
     """The bundle before anything was chosen on validation."""
     manifest, parts = prepared.manifest, Counter(prepared.manifest.column("split"))
-    return Bundle(
-        name=fitted.recipe.name,
-        classes=prepared.classes,
-        size=fitted.recipe.size,
-        calibration=Calibration.none(len(prepared.classes)),
-        prevalence=dict.fromkeys(prepared.classes, 1 / len(prepared.classes)),
+    graph = export_onnx(for_export(fitted.model), size=fitted.recipe.size)
+    return replace(
+        bare(graph, fitted.recipe, prepared.classes),
         data={
             "source": manifest.column("source")[0],
             "fingerprint": manifest.fingerprint(),
@@ -250,7 +247,20 @@ def uncalibrated(prepared: Prepared, fitted: Fitted) -> Bundle:
             **{f"{part}_pictures": parts[part] for part in ("train", "validation", "test")},
         },
         versions={"python": platform.python_version(), **versions()},
-        model=export_onnx(for_export(fitted.model), size=fitted.recipe.size),
+    )
+
+
+def bare(graph: bytes, recipe: Recipe, classes: tuple[str, ...]) -> Bundle:
+    """A graph that nothing is known of yet: a bundle fit for logits alone."""
+    return Bundle(
+        name=recipe.name,
+        classes=classes,
+        size=recipe.size,
+        calibration=Calibration.none(len(classes)),
+        prevalence=dict.fromkeys(classes, 1 / len(classes)),
+        data={},
+        versions={},
+        model=graph,
         card="",
     )
 
