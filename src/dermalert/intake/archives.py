@@ -19,6 +19,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import stat
 import tarfile
 import zipfile
@@ -37,7 +38,8 @@ ENDINGS = (
 
 _RATIO = 100  # unpacked bytes for each byte of the archive, over all of it; photographs have about 1
 _SLACK = 100_000_000  # that may be unpacked in any case: a small archive may hold one drawn, even picture
-_HEADER = 65_536  # bytes of one tar header with its extensions: names and attributes
+_HEADER = 16_384  # bytes of one tar header with its extensions: names and attributes
+_DIGITS = re.compile(rb"\d{300}")  # no name has as many; tarfile takes quadratic time over them before Python 3.11.10
 _DIRECTORY = 64_000_000  # bytes of a zip's directory, some 500,000 members, all of which are held in memory
 _XZ_MEMORY = 128 * 2**20  # `xz -9` takes half of it
 _NAME = 4096  # characters
@@ -220,6 +222,8 @@ class _Stream:
         if size > _HEADER:
             raise TooLarge(self._archive, f"a header has {size:,} bytes", "Pack it again without attributes.")
         self._last = self._read(size)
+        if _DIGITS.search(self._last):
+            raise tarfile.ReadError("a header is damaged")
         return self._last
 
     def seek(self, position: int) -> None:
@@ -233,7 +237,7 @@ class _Stream:
     def member(self, info: tarfile.TarInfo) -> bytes:
         self.seek(info.offset_data)
         data = self._read(info.size)
-        if len(data) < info.size:
+        if len(data) != info.size:  # or the size is below zero
             raise tarfile.ReadError("the archive ends in the middle of a picture")
         return data
 

@@ -5,6 +5,7 @@ Comes in: a function that fetches bytes from an offset to another. Goes out: wha
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Ranged(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if start + offset < 0:
-            raise ValueError("a place before the start of the file")
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as files do, which zipfile counts on
         self._position = start + offset
         return self._position
 
