@@ -315,7 +315,14 @@ class Token(Base):
 
 
 class Rule(Base):
-    """When somebody is told; `kind`: "operating_point", "risk" (from `threshold`), "waiting" (`hours`) or "failed"."""
+    """When somebody is told.
+
+    Attributes:
+        kind: "operating_point", "risk" (from `threshold`), "waiting" (`hours`), "failed" or "drift".
+        channel: "email" or "webhook"; `target`: the address.
+        digest: told once a day, in one message.
+        since: when it was last switched on: what happened before raises nothing.
+    """
 
     __tablename__ = "rules"
 
@@ -328,11 +335,12 @@ class Rule(Base):
     target: Mapped[str] = mapped_column(String(500))
     digest: Mapped[bool] = mapped_column(default=False)
     enabled: Mapped[bool] = mapped_column(default=True)
+    since: Mapped[datetime]
     created_at: Mapped[datetime]
 
 
 class Alert(Base):
-    """A rule that applied to a case; `dedupe` lets the same thing be told once."""
+    """A rule that applied to a case; `dedupe` lets the same thing be told once. `case_id` is None of drift and tests."""
 
     __tablename__ = "alerts"
 
@@ -349,7 +357,13 @@ class Alert(Base):
 
 
 class Delivery(Base):
-    """An alert on its way to one target."""
+    """An alert on its way to its rule's target.
+
+    Attributes:
+        attempts: to send it, so far.
+        next_try_at: when it is due; while it is being sent, when another may try; None once sent or given up.
+        problem: why the last attempt failed.
+    """
 
     __tablename__ = "deliveries"
 

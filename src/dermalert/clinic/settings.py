@@ -32,6 +32,7 @@ class Settings:
         workers: scoring threads in the service; 0 where separate processes score.
         watch: a folder whose pictures are taken in; None: none is watched.
         max_bytes: of one picture. max_files: in one request or zip. max_pixels: of one picture.
+        max_request: bytes of one request. upload_seconds: that it may take to arrive.
         max_waiting: cases waiting to be scored, beyond which uploads are turned away for a while.
         decode_seconds: of decoding one picture, after which the decoder is killed.
         decode_memory: bytes of address space that the decoder may take.
@@ -41,6 +42,8 @@ class Settings:
         smtp: "smtp://user:password@host:port" or "smtps://…"; empty: no e-mail.
         mail_from: the sender of e-mails.
         webhook_secret: key of the signature (HMAC-SHA-256) of webhooks.
+        plain_hosts: hosts, with commas, that webhooks may reach by http; by default only this machine.
+        digest_hour: of the day, in UTC, at which digests of alerts are sent.
         oidc_issuer, oidc_client, oidc_secret: of sign-in by OpenID Connect; empty: by password alone.
         oidc_role: of who signs in by OpenID Connect for the first time; empty: only people who have an account may.
         neighbours: a folder, table or manifest of reference pictures for similar cases; None: none are shown.
@@ -58,6 +61,8 @@ class Settings:
     watch: Path | None = None
     max_bytes: int = 30_000_000
     max_files: int = 200
+    max_request: int = 500_000_000
+    upload_seconds: float = 300.0
     max_pixels: int = 80_000_000
     max_waiting: int = 2000
     decode_seconds: float = 20.0
@@ -68,6 +73,8 @@ class Settings:
     smtp: str = field(default="", repr=False)
     mail_from: str = "dermalert@localhost"
     webhook_secret: str = field(default="", repr=False)
+    plain_hosts: str = ""
+    digest_hour: int = 6
     oidc_issuer: str = ""
     oidc_client: str = ""
     oidc_secret: str = field(default="", repr=False)
