@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from argon2 import PasswordHasher
@@ -40,7 +42,6 @@ _NOT_PEOPLE = ("service", "worker", "watcher", "anonymous")  # who else stands i
 # argon2id with the parameters of RFC 9106 for machines with little memory: 64 MiB a hash, so two at a time.
 _hasher = PasswordHasher()
 _hashing = threading.BoundedSemaphore(2)
-_NOBODYS = _hasher.hash(secrets.token_urlsafe())  # so that an unknown name takes as long as a wrong password
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def sign_in(store: Store, name: str, password: str, *, hours: float) -> str:
         SignInRefused: unknown name, wrong password, disabled or locked account; it does not tell which.
     """
     user_id, kept = _counted(store, name)
-    if not _is_right(kept or _NOBODYS, password) or kept is None:
+    if not _is_right(kept, password) or kept is None:
         raise SignInRefused(
             "The name or the password is wrong, or the account is locked for some minutes after too many tries. "
             "An admin can send you a link that sets a new password."
@@ -283,7 +284,7 @@ def change_password(store: Store, user_id: str, old: str, password: str) -> None
     with store.reading() as session:
         name = _user(session, user_id).name
     _, kept = _counted(store, name)
-    if not _is_right(kept or _NOBODYS, old) or kept is None:
+    if not _is_right(kept, old) or kept is None:
         raise SignInRefused("The present password is wrong. Nothing was changed.")
     hashed = _new_hash(name, password)
     with store.session() as session:
@@ -355,16 +356,32 @@ def _locked_until(failures: int, at: datetime) -> datetime | None:
     return None if beyond < 0 else at + min(_MINUTE * 2 ** min(beyond, 10), LONGEST_LOCK)
 
 
-def _is_right(kept: str, password: str) -> bool:
+@cache
+def _nobodys() -> str:
+    """A hash of no password, so that an unknown name takes as long to refuse as a wrong password."""
+    return _hasher.hash(secrets.token_urlsafe())
+
+
+def _is_right(kept: str | None, password: str) -> bool:
     try:
-        with _hashing:
-            return _hasher.verify(kept, password[: MAX_PASSWORD + 1])
+        with _turn():
+            return _hasher.verify(kept or _nobodys(), password[: MAX_PASSWORD + 1])
     except (VerificationError, InvalidHashError):
         return False
 
 
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _hashing.acquire(timeout=10):
+        raise SignInRefused("Too many people sign in at this moment. Try again in a minute.")
+    try:
+        yield
+    finally:
+        _hashing.release()
+
+
 def _hashed(password: str) -> str:
-    with _hashing:
+    with _turn():
         return _hasher.hash(password)
 
 

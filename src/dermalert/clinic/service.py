@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import BoundedSemaphore
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
@@ -25,6 +26,7 @@ class Service:
     Attributes:
         sign_ins: tries to sign in, by address. uploads: requests that bring pictures, by user. exports: tables and
             reports, by user.
+        places: for uploads that are read at one moment; each may hold a picture in memory.
     """
 
     settings: Settings
@@ -33,6 +35,7 @@ class Service:
     sign_ins: Throttle = field(default_factory=lambda: Throttle(20, per=60))
     uploads: Throttle = field(default_factory=lambda: Throttle(3000, per=60))
     exports: Throttle = field(default_factory=lambda: Throttle(30, per=60))
+    places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(16))
 
     @classmethod
     def of(cls, settings: Settings) -> Service:

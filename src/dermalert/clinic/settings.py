@@ -67,7 +67,7 @@ class Settings:
     max_waiting: int = 2000
     decode_seconds: float = 20.0
     decode_memory: int = 3_000_000_000
-    lease_seconds: float = 60.0
+    lease_seconds: float = 40.0
     max_attempts: int = 5
     session_hours: float = 12.0
     smtp: str = field(default="", repr=False)

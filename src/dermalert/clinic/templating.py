@@ -60,6 +60,7 @@ def page(request: Request, template: str, *, status: int = 200, here: str = "", 
             csrf=getattr(state, "csrf", ""),
             theme=theme_of(request),
             here=here,
+            status=status,
             now=now(),
             **values,
         )
