@@ -35,7 +35,8 @@ def in_braces(pattern: str) -> Iterator[str]:
 
 
 def _numbers(first: str, last: str) -> Iterator[str]:
-    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    padded = any(len(number) > 1 and number.startswith("0") for number in (first, last))
+    width = max(len(first), len(last)) if padded else 0
     step = 1 if int(first) <= int(last) else -1
     return (f"{number:0{width}d}" for number in range(int(first), int(last) + step, step))
 
