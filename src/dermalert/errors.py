@@ -14,6 +14,7 @@ DermalertError
 │   └── NotNow                what is asked of a case does not fit where it stands
 ├── BundleError             a trained model's files are missing, altered or too new
 ├── RunError                a training run cannot be started or resumed
+├── ClusterError            machines that score together cannot be reached, or gave up on some pictures
 ├── ClinicError             the clinic cannot do what was asked of it
 │   ├── Busy                  too many cases are waiting to be scored: try again in a while
 │   ├── NoRoom                the disk is full
@@ -136,12 +137,20 @@ class KeyTaken(ClinicError):
     """The same picture was received under the same key, with other facts of its lesion or patient."""
 
 
+class DecoderLost(ClinicError):
+    """The process that decodes pictures died or hung on this one; another was started."""
+
+
 class Damaged(ClinicError):
     """A stored file, a row or a backup is gone or altered."""
 
 
 class SignInRefused(ClinicError):
     """Nobody of that name and password may come in, or not now. It never tells which of them was wrong."""
+
+
+class ClusterError(DermalertError):
+    """Machines that score together cannot be reached, or gave up on some pictures."""
 
 
 class MissingExtra(DermalertError):

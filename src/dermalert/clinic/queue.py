@@ -76,21 +76,31 @@ def renew(session: Session, worker: str, cases: Sequence[str], until: datetime) 
     )
 
 
-def finish(session: Session, worker: str, case_id: str, status: Status, at: datetime, finding: Finding | None) -> bool:
-    """Ends the scoring of a case, as scored or refused. False where the lease was lost: nothing is changed then.
+def finish(
+    session: Session,
+    worker: str,
+    case_id: str,
+    status: Status,
+    at: datetime,
+    *,
+    finding: Finding | None = None,
+    problem: str | None = None,
+) -> Case | None:
+    """Ends the scoring of a case, as scored or refused. None where the lease was lost: nothing is changed then.
 
     Args:
         finding: None where the file could not be decoded.
+        problem: why it was refused.
     """
     case = _held(session, worker, case_id)
     if case is None:
-        return False
-    case.status, case.scored_at = status, at
-    case.lease_owner = case.next_try_at = case.problem = None
+        return None
+    case.status, case.scored_at, case.problem = status, at, problem
+    case.lease_owner = case.next_try_at = None
     if finding is not None:
         case.finding, case.score = finding, finding.melanoma
     trail.append(session, WORKER, status, case.id, bundle=finding.bundle_digest if finding else None)
-    return True
+    return case
 
 
 def fail(session: Session, worker: str, case_id: str, problem: str, at: datetime, *, max_attempts: int) -> None:
