@@ -132,7 +132,7 @@ def test_the_index_is_the_same_whatever_the_number_of_workers(mixed: Path, index
 def test_more_rows_than_one_batch_are_kept_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(tmp_path, count=1, size=(20, 16))
     listing = list_data(tmp_path)
-    row, statistics = index_module._examine(listing, listing.items[0], Limits())  # type: ignore[misc]
+    row, statistics, _ = index_module._examine(listing, listing.items[0], [EXAMINED], Limits())  # type: ignore[misc]
     columns = index_module._Columns()
     for number in range(4096 * 2 + 5):
         columns.add({**row, "image_id": str(number)}, statistics)

@@ -16,6 +16,7 @@ import os
 import stat
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -192,8 +193,22 @@ def decode(
         BrokenPicture: cut off or corrupt.
         TooLarge: over a limit.
     """
+    return decode_at(data, (size,), path=path, limits=limits)[0]
+
+
+def decode_at(
+    data: bytes,
+    sizes: Sequence[tuple[int, int] | None],
+    *,
+    path: str | Path = "<bytes>",
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[Picture, ...]:
+    """`decode` at each of several sizes, for the cost of decoding once.
+
+    A JPEG is decoded at the scale that the largest of the sizes asks for. Arguments and errors as `decode`.
+    """
     try:
-        return _decode(data, path, size, limits)
+        return _decode(data, path, sizes, limits)
     except RefusedFile:
         raise
     except Image.DecompressionBombError as error:
@@ -209,7 +224,9 @@ def decode(
         raise BrokenPicture(path, reason, "Copy it again from the camera, or save it anew.") from error
 
 
-def _decode(data: bytes, path: str | Path, size: tuple[int, int] | None, limits: Limits) -> Picture:
+def _decode(
+    data: bytes, path: str | Path, sizes: Sequence[tuple[int, int] | None], limits: Limits
+) -> tuple[Picture, ...]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library in this process may have asked for half pictures
     name = _checked_format(data, path, limits)
     with Image.open(_Timed(data, limits.max_seconds), formats=(name,)) as image:
@@ -221,15 +238,23 @@ def _decode(data: bytes, path: str | Path, size: tuple[int, int] | None, limits:
         if name == JPEG:
             _check_scans(data, path, stored, limits)
             image.decodermaxblock = _BLOCK
-            if size is not None:
-                wanted = size[::-1] if turn in _QUARTER_TURNS else size
-                image.draft(None, (2 * wanted[0], 2 * wanted[1]))
+            _draft(image, turn, sizes)
         image.load()
         if name != JPEG:
             turn, stored = _orientation(image), image.size
-        pixels = _upright(_as_rgb(image, path), turn, size)
+        rgb = _as_rgb(image, path)
+        pixels = [_upright(rgb, turn, size) for size in sizes]
     width, height = stored[::-1] if turn in _QUARTER_TURNS else stored
-    return Picture(pixels, PictureInfo(width, height, name, len(data), frames))
+    info = PictureInfo(width, height, name, len(data), frames)
+    return tuple(Picture(each, info) for each in pixels)
+
+
+def _draft(image: Image.Image, turn: int, sizes: Sequence[tuple[int, int] | None]) -> None:
+    """Asks a JPEG's decoder for the smallest of its own scales that has twice the largest of the sizes."""
+    asked = [size for size in sizes if size is not None]
+    if len(asked) == len(sizes):
+        width, height = (2 * max(sides) for sides in zip(*asked, strict=True))
+        image.draft(None, (height, width) if turn in _QUARTER_TURNS else (width, height))
 
 
 def _checked_format(data: bytes, path: str | Path, limits: Limits) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dermalert.errors import DataError, RefusedFile
-from dermalert.intake.decode import DEFAULT_LIMITS, Limits, decode, read_bytes
+from dermalert.intake.decode import DEFAULT_LIMITS, Limits, decode_at, read_bytes
 from dermalert.intake.fingerprint import difference_hash
 from dermalert.intake.manifest import SCHEMA, Manifest
 from dermalert.intake.sources import Item, Listing
@@ -53,12 +53,15 @@ def index(
     *,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    thumbnails: NDArray[np.uint8] | None = None,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> Index:
-    """Opens every picture of `listing`.
+    """Opens every picture of `listing`, once.
 
     Args:
         workers: threads; by default one a core. Decoding releases the interpreter's lock.
+        thumbnails: uint8 (M, H, W, 3), M at least the listing's length; is filled with the pictures squashed to
+            W x H, row by row as in the manifest.
         progress: wraps the results as they come, with their number, to show a bar.
 
     Raises:
@@ -66,12 +69,16 @@ def index(
     """
     columns = _Columns()
     refused = list(listing.refused)
-    results: Iterable[Any] = in_order(lambda item: _examine(listing, item, limits), listing.items, workers)
+    sizes = [EXAMINED] if thumbnails is None else [EXAMINED, (thumbnails.shape[2], thumbnails.shape[1])]
+    results: Iterable[Any] = in_order(lambda item: _examine(listing, item, sizes, limits), listing.items, workers)
     for result in progress(results, len(listing.items)) if progress else results:
         if isinstance(result, RefusedFile):
             refused.append(result)
-        else:
-            columns.add(*result)
+            continue
+        row, statistics, thumbnail = result
+        if thumbnails is not None:
+            thumbnails[len(columns)] = thumbnail
+        columns.add(row, statistics)
     if not len(columns):
         raise DataError(f"{listing.root}: none of its {len(refused)} files is a usable picture. First: {refused[0]}")
     table, statistics = columns.finish()
@@ -104,13 +111,17 @@ class _Columns:
         return pa.Table.from_batches(self._batches, SCHEMA), np.stack(self._statistics)
 
 
-def _examine(listing: Listing, item: Item, limits: Limits) -> tuple[dict[str, Any], NDArray[np.float32]] | RefusedFile:
+def _examine(
+    listing: Listing, item: Item, sizes: Sequence[tuple[int, int]], limits: Limits
+) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.uint8]] | RefusedFile:
+    """A picture's row, its statistics, and its pixels at the last of the sizes; it is judged at the first."""
     path = listing.root / item.path
     try:
         data = read_bytes(path, limits)
-        picture = decode(data, path=path, size=EXAMINED, limits=limits)
+        pictures = decode_at(data, sizes, path=path, limits=limits)
     except RefusedFile as refusal:
         return refusal
+    picture = pictures[0]
     row = {
         "image_id": item.path,
         "path": item.path,
@@ -132,7 +143,7 @@ def _examine(listing: Listing, item: Item, limits: Limits) -> tuple[dict[str, An
     }
     statistics = measure(picture.pixels)
     statistics[_OF_THE_FILE] = picture.info.width, picture.info.height, picture.info.width / picture.info.height
-    return row, statistics
+    return row, statistics, pictures[-1].pixels
 
 
 Given = TypeVar("Given")

@@ -27,16 +27,34 @@ class Resolution:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class _Files:
+    """What decides which of several copies is kept, one entry a row."""
+
+    part: Sequence[str | None]
+    path: Sequence[str]
+    pixels: Sequence[int]
+    copies: frozenset[int]
+
+    @classmethod
+    def of(cls, manifest: Manifest, duplicates: Duplicates) -> _Files:
+        sides = zip(manifest.column("width"), manifest.column("height"), strict=True)
+        pixels = [width * height for width, height in sides]
+        names = frozenset(duplicates.copy_names)
+        return cls(manifest.column("given_split"), manifest.column("path"), pixels, names)
+
+
 def resolve(manifest: Manifest, duplicates: Duplicates, against: Manifest | None = None) -> list[Resolution]:
     """One resolution a row, in row order."""
     labels = manifest.labels()
     evidence = _evidence(duplicates, against)
+    files = _Files.of(manifest, duplicates)
     members: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(duplicates.picture_group.tolist()):
         members[group].append(row)
     resolutions: dict[int, Resolution] = {}
     for rows in members.values():
-        resolutions |= _resolve_picture(rows, manifest, labels, evidence, duplicates)
+        resolutions |= _resolve_picture(rows, files, labels, evidence)
     return [resolutions[row] for row in range(len(manifest))]
 
 
@@ -66,10 +84,9 @@ def _proof(found: Sequence[Evidence]) -> Evidence | None:
 
 def _resolve_picture(
     rows: Sequence[int],
-    manifest: Manifest,
+    files: _Files,
     labels: Sequence[Label | None],
     evidence: Mapping[int, Sequence[Evidence]],
-    duplicates: Duplicates,
 ) -> dict[int, Resolution]:
     """The rows that are one picture."""
     said = [label for row in rows if (label := labels[row]) is not None]
@@ -78,7 +95,7 @@ def _resolve_picture(
         proof is not None and any(label.contradicts(proof[0]) for label in said)
     )
     if not disputed:
-        return _keep_one_a_part(rows, manifest, labels, duplicates)
+        return _keep_one_a_part(rows, files, labels)
     words = " and ".join(sorted({label.name for label in said}))
     decided = _decided(said, proof)
     if decided is None:
@@ -86,7 +103,7 @@ def _resolve_picture(
         return {row: Resolution(DROP, labels[row], f"One picture labelled {words}{told}.") for row in rows}
     why = f"One picture labelled {words}; {proof[1]} says {proof[0].name}, so {decided.name}." if proof else ""
     right = [row for row in rows if labels[row] == decided]
-    kept = _keep_one_a_part(right or rows, manifest, labels, duplicates)
+    kept = _keep_one_a_part(right or rows, files, labels)
     kept = {row: _decided_row(resolution, decided, labels[row], why) for row, resolution in kept.items()}
     return {
         row: kept.get(row) or Resolution(DROP, labels[row], why + " This copy has the other label.") for row in rows
@@ -109,23 +126,18 @@ def _decided(said: Sequence[Label], proof: Evidence | None) -> Label | None:
     return fitting.pop() if len(fitting) == 1 else None
 
 
-def _keep_one_a_part(
-    rows: Sequence[int], manifest: Manifest, labels: Sequence[Label | None], duplicates: Duplicates
-) -> dict[int, Resolution]:
+def _keep_one_a_part(rows: Sequence[int], files: _Files, labels: Sequence[Label | None]) -> dict[int, Resolution]:
     """Of the copies within one part (Train, Test) the best is kept; copies across parts stay, and are told of.
 
     The best has the most exact label, which its copies would take with them, then an original's name, then size.
     """
     parts: dict[str | None, list[int]] = defaultdict(list)
-    given = manifest.column("given_split")
     for row in rows:
-        parts[given[row]].append(row)
-    paths = manifest.column("path")
-    copies = set(duplicates.copy_names)
-    pixels = [w * h for w, h in zip(manifest.column("width"), manifest.column("height"), strict=True)]
+        parts[files.part[row]].append(row)
+    paths = files.path
     resolutions = {}
     for part, same in parts.items():
-        best = min(same, key=lambda row: (_vagueness(labels[row]), row in copies, -pixels[row], paths[row]))
+        best = min(same, key=lambda row: (_vagueness(labels[row]), row in files.copies, -files.pixels[row], paths[row]))
         elsewhere = [paths[other[0]] for name, other in parts.items() if name != part]
         reason = f"The same picture stands in another part too: {', '.join(elsewhere)}." if elsewhere else None
         resolutions[best] = Resolution(KEEP, labels[best], reason)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from dermalert.errors import DataError
+from dermalert.intake.index import in_order
 from dermalert.intake.neighbours import Index
 
 SIDE = 128
@@ -43,7 +45,8 @@ _TURNS = (-15.0, 0.0, 15.0)  # degrees
 _SHIFT = 8  # pixels of the crop
 _DETAIL = 4.0  # structure wider than so many pixels of the crop is taken off
 _DIMENSIONS = 128
-_BLOCK = 256
+_ROWS = 256  # pictures whose nearest are found at a time
+_BLOCK = 32  # pictures that are cropped at a time: their crops stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def same_lesion_pairs(
     *,
     neighbours: int = 5,
     least: float = SUSPECTED,
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SameLesion:
     """Pairs of pictures suspected to show one lesion.
@@ -97,12 +101,13 @@ def same_lesion_pairs(
         thumbnails: uint8 (N, 128, 128, 3), squashed to the square; may be a memory map.
         neighbours: how many of each picture's nearest are looked at closely.
         least: log-odds from which a pair is suspected.
+        workers: threads; by default one a core. The pairs are the same for any number.
         progress: called with the pictures done and their number.
 
     Raises:
         DataError: thumbnails of another shape or type.
     """
-    pairs = candidates(thumbnails, neighbours=neighbours, progress=progress)
+    pairs = candidates(thumbnails, neighbours=neighbours, workers=workers, progress=progress)
     score = pairs.features @ np.array(WEIGHTS[:3], np.float32) + np.float32(WEIGHTS[3])
     order = np.argsort(-score, kind="stable")
     order = order[score[order] >= least]
@@ -110,7 +115,11 @@ def same_lesion_pairs(
 
 
 def candidates(
-    thumbnails: NDArray[np.uint8], *, neighbours: int = 5, progress: Callable[[int, int], None] | None = None
+    thumbnails: NDArray[np.uint8],
+    *,
+    neighbours: int = 5,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Candidates:
     """Each picture with its nearest few, registered and not yet judged. Arguments as in `same_lesion_pairs`."""
     if thumbnails.ndim != 4 or thumbnails.shape[1:] != (SIDE, SIDE, 3) or thumbnails.dtype != np.uint8:
@@ -118,20 +127,20 @@ def candidates(
     if len(thumbnails) < 2:
         nothing = np.empty(0, np.int64)
         return Candidates(nothing, nothing, np.empty((0, 3), np.float32))
-    parts = [_look(thumbnails[block]) for block in _blocks(len(thumbnails))]
+    parts = list(in_order(lambda block: _look(thumbnails[block]), _blocks(len(thumbnails), _BLOCK), workers))
     spots = _Spots(*(np.concatenate([getattr(one, name) for one, _, _ in parts]) for name in ("y", "x", "size")))
     descriptors = np.concatenate([one for _, one, _ in parts])
     luminance = np.concatenate([one for _, _, one in parts])
     first, second = _nearest(_whitened(descriptors), neighbours)
-    likeness = _register(luminance, spots, first, second, progress)
+    likeness = _register(luminance, spots, first, second, workers, progress)
     smaller = np.minimum(spots.size[first], spots.size[second])
     zoom = np.abs(np.log(spots.size[first] / spots.size[second]))
     features = np.stack([np.arctanh(np.clip(likeness, 0, 0.995)), np.log(smaller), zoom], axis=1)
     return Candidates(first, second, features.astype(np.float32))
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
+def _blocks(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _look(thumbnails: NDArray[np.uint8]) -> tuple[_Spots, Float, NDArray[np.uint8]]:
@@ -178,10 +187,16 @@ def _cropped(pictures: Float, spots: _Spots, side: int, reach: float, turn: floa
     top, left = at_y.astype(np.int32), at_x.astype(np.int32)
     tail = (1,) * (pictures.ndim - 3)
     down, right = (at_y - top).reshape(*top.shape, *tail), (at_x - left).reshape(*left.shape, *tail)
-    row = np.arange(len(pictures))[:, None, None]
-    upper = pictures[row, top, left] * (1 - right) + pictures[row, top, left + 1] * right
-    lower = pictures[row, top + 1, left] * (1 - right) + pictures[row, top + 1, left + 1] * right
-    crops: Float = (upper * (1 - down) + lower * down).astype(np.float32)
+    # One number a pixel, and `take`: a third of the time of indexing by three arrays.
+    height, width = pictures.shape[1:3]
+    pixels = pictures.reshape(-1, *pictures.shape[3:])
+    here = (np.arange(len(pictures)) * height)[:, None, None] + top
+    here *= width
+    here += left
+    upper = pixels.take(here, axis=0) * (1 - right) + pixels.take(here + 1, axis=0) * right
+    here += width
+    lower = pixels.take(here, axis=0) * (1 - right) + pixels.take(here + 1, axis=0) * right
+    crops: Float = (upper * (1 - down) + lower * down).astype(np.float32, copy=False)
     return crops
 
 
@@ -219,7 +234,7 @@ def _nearest(unit: Float, neighbours: int) -> tuple[Index, Index]:
     """Each row with its nearest by cosine, as pairs without repeats, ordered by first row."""
     n, count = len(unit), min(neighbours, len(unit) - 1)
     found = []
-    for block in _blocks(n):
+    for block in _blocks(n, _ROWS):
         cosine = unit[block] @ unit.T
         rows = np.arange(block.start, block.stop)
         cosine[np.arange(len(rows)), rows] = -np.inf
@@ -234,23 +249,33 @@ def _register(
     spots: _Spots,
     first: Index,
     second: Index,
+    workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Float:
     """The highest correlation of fine structure over zoom, turn and shift, float32 (P,)."""
     n = len(luminance)
-    fixed = np.concatenate([_spectrum(luminance, spots, block, 1.0, 0.0) for block in _blocks(n)])
-    best = np.full(len(first), -1, np.float32)
-    for block in _blocks(n):
+
+    def still(block: slice) -> NDArray[np.complex64]:
+        return _spectrum(luminance, spots, block, 1.0, 0.0)
+
+    fixed = np.concatenate(list(in_order(still, _blocks(n, _BLOCK), workers)))
+
+    def best_of(block: slice) -> Float:
         pairs = slice(*np.searchsorted(first, [block.start, block.stop]))
-        if pairs.start < pairs.stop:
-            target, moved = np.conj(fixed[second[pairs]]), first[pairs] - block.start
-            for zoom in _ZOOMS:
-                for turn in _TURNS:
-                    spectrum = _spectrum(luminance, spots, block, zoom, turn)[moved]
-                    np.maximum(best[pairs], _peak(spectrum * target), out=best[pairs])
+        target, moved = np.conj(fixed[second[pairs]]), first[pairs] - block.start
+        best = np.full(len(moved), -1, np.float32)
+        for zoom in _ZOOMS if len(moved) else ():
+            for turn in _TURNS:
+                spectrum = _spectrum(luminance, spots, block, zoom, turn)[moved]
+                np.maximum(best, _peak(spectrum * target), out=best)
+        return best
+
+    found = []
+    for best in in_order(best_of, _blocks(n, _BLOCK), workers):
+        found.append(best)
         if progress is not None:
-            progress(block.stop, n)
-    return best
+            progress(min(len(found) * _BLOCK, n), n)
+    return np.concatenate(found)
 
 
 def _spectrum(
@@ -259,13 +284,23 @@ def _spectrum(
     """Fourier transform of the fine structure around the spots, of unit energy."""
     inside = _Spots(spots.y[block], spots.x[block], spots.size[block])
     crops = _cropped(luminance[block].astype(np.float32), inside, _CROP, _REACH * zoom, turn)
-    detail = np.clip(crops - gaussian_filter(crops, (0, _DETAIL, _DETAIL)), -40, 40) * _window()
+    blur = _blurring()
+    blurred = (blur @ crops).astype(np.float32) @ blur.T
+    detail = np.clip(crops - blurred.astype(np.float32), -40, 40) * _window()
     detail -= detail.mean(axis=(1, 2), keepdims=True)
     energy = (detail**2).sum(axis=(1, 2), keepdims=True) + 30  # a flat crop has no structure to agree on
     spectrum: NDArray[np.complex64] = scipy.fft.rfft2(detail / np.sqrt(energy))
     return spectrum
 
 
+@lru_cache(maxsize=1)
+def _blurring() -> NDArray[np.float64]:
+    """The Gaussian blur of an axis of a crop as a matrix: products of matrices are several times as fast here."""
+    blurring: NDArray[np.float64] = gaussian_filter(np.eye(_CROP), (_DETAIL, 0))
+    return blurring
+
+
+@lru_cache(maxsize=1)
 def _window() -> Float:
     along = np.arange(_CROP, dtype=np.float32) - (_CROP - 1) / 2
     distance2 = along[:, None] ** 2 + along**2

@@ -21,6 +21,7 @@ from dermalert.judge.scores import Binary
 
 FOLDS = 5
 REPEATS = 3  # divisions into folds, averaged: one alone moves the AUC by 0.01
+BINS = 255  # of a statistic, as scikit-learn's trees have by default
 FEWEST = 20  # pictures a part needs for a figure
 
 
@@ -121,9 +122,36 @@ def _out_of_fold(
                 model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, random_state=seed % 2**32)
                 # Parts of equal weight, so that probabilities of different folds can be ranked together.
                 share = np.where(second, weights[fit][second[fit]].sum(), weights[fit][~second[fit]].sum())
-                model.fit(statistics[fit], second[fit], sample_weight=(weights / share * len(fit) / 2)[fit])
-                probability[held_out] += model.predict_proba(statistics[held_out])[:, 1] / REPEATS
+                sample_weight = (weights / share * len(fit) / 2)[fit]
+                binned = _binned(statistics, fit, sample_weight)
+                model.fit(binned[fit], second[fit], sample_weight=sample_weight)
+                probability[held_out] += model.predict_proba(binned[held_out])[:, 1] / REPEATS
     return probability
+
+
+def _binned(
+    statistics: NDArray[np.float32], fit: NDArray[np.int64], sample_weight: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """The statistics as the numbers of the bins that boosted trees sort them into, by weighted quantiles of `fit`.
+
+    scikit-learn would find the same bins, but sorts each column anew for each of its 254 edges: two thirds of the
+    time of the whole check.
+
+    Args:
+        statistics: float32 (N, S).
+        fit: int64 (F,), the rows that are learnt from.
+        sample_weight: float64 (F,), of those rows.
+    """
+    quantiles = np.arange(1, BINS) / BINS
+    binned = np.empty(statistics.shape, np.int64)
+    for column, values in enumerate(statistics.T.astype(np.float64)):
+        distinct = np.unique(values[fit])
+        if len(distinct) > BINS:
+            edges = np.quantile(values[fit], quantiles, weights=sample_weight, method="inverted_cdf")
+        else:
+            edges = (distinct[:-1] + distinct[1:]) / 2
+        binned[:, column] = np.searchsorted(np.unique(edges), values)
+    return binned
 
 
 def _telling(

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermalert import page
-from dermalert.errors import RefusedFile
 from dermalert.intake.audit import AuditReport, audit
 from dermalert.intake.audit_json import as_json
 from dermalert.intake.audit_page import write_page
-from dermalert.intake.decode import load
-from dermalert.intake.index import Index, in_order, index
-from dermalert.intake.manifest import Manifest
+from dermalert.intake.index import Index, index
 from dermalert.intake.samelesion import SIDE, SameLesion, same_lesion_pairs
 from dermalert.intake.sources import Listing, list_data
 
@@ -68,42 +65,42 @@ def audited(
 ) -> AuditReport:
     """The findings that `run_audit` writes; writes nothing."""
     listing = list_data(data, table=table, columns=columns)
-    ours = examine(listing, workers=workers)
+    ours, suspected = examine_and_suspect(listing, workers=workers)
     theirs = examine(list_data(against), workers=workers).manifest if against else None
-    return audit(ours, kind=listing.kind, against=theirs, suspected=suspect(ours.manifest, workers), seed=seed)
+    return audit(ours, kind=listing.kind, against=theirs, suspected=suspected, seed=seed)
 
 
-def examine(listing: Listing, *, workers: int | None = None) -> Index:
-    """Indexes a listing with a progress bar on stderr."""
+def examine_and_suspect(listing: Listing, *, workers: int | None = None) -> tuple[Index, SameLesion | None]:
+    """The listing's index and the pairs of pictures that look like one lesion; each picture is decoded once.
+
+    None in place of the pairs for a set too large to search.
+    """
+    if len(listing.items) > SUSPECT_UP_TO:
+        told = f"More than {SUSPECT_UP_TO:,} pictures: not searched for photographs that look like one lesion."
+        tqdm.write(told, file=sys.stderr)
+        return examine(listing, workers=workers), None
+    with TemporaryFile() as file:
+        thumbnails = np.memmap(file, np.uint8, "w+", shape=(max(len(listing.items), 1), SIDE, SIDE, 3))
+        found = examine(listing, workers=workers, thumbnails=thumbnails)
+        return found, _suspect(thumbnails[: len(found.manifest)], workers)
+
+
+def examine(listing: Listing, *, workers: int | None = None, thumbnails: NDArray[np.uint8] | None = None) -> Index:
+    """Indexes a listing with a progress bar on stderr; `thumbnails` as `intake.index.index`."""
 
     def bar(results: Iterable[Any], total: int) -> Iterable[Any]:
         return tqdm(results, total=total, desc=f"examine {listing.name}", unit="picture")
 
-    return index(listing, workers=workers, progress=bar)
+    return index(listing, workers=workers, thumbnails=thumbnails, progress=bar)
 
 
-def suspect(manifest: Manifest, workers: int | None = None) -> SameLesion | None:
-    """Pairs of pictures that look like one lesion; None for a set too large to search."""
-    if len(manifest) > SUSPECT_UP_TO:
-        told = f"More than {SUSPECT_UP_TO:,} pictures: not searched for photographs that look like one lesion."
-        tqdm.write(told, file=sys.stderr)
-        return None
-    with TemporaryFile() as file, tqdm(total=len(manifest), desc="find lesions shown twice", unit="picture") as bar:
-        thumbnails = np.memmap(file, np.uint8, "w+", shape=(len(manifest), SIDE, SIDE, 3))
-        for row, pixels in enumerate(in_order(_thumbnail, manifest.paths(), workers)):
-            thumbnails[row] = pixels
+def _suspect(thumbnails: NDArray[np.uint8], workers: int | None) -> SameLesion:
+    with tqdm(total=len(thumbnails), desc="find lesions shown twice", unit="picture") as bar:
 
         def show(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        return same_lesion_pairs(thumbnails, progress=show)
-
-
-def _thumbnail(path: Path) -> NDArray[np.uint8]:
-    try:
-        return load(path, size=(SIDE, SIDE)).pixels
-    except RefusedFile:  # gone since it was indexed; training will tell of it
-        return np.zeros((SIDE, SIDE, 3), np.uint8)
+        return same_lesion_pairs(thumbnails, workers=workers, progress=show)
 
 
 def summary(report: AuditReport) -> list[str]:

@@ -39,7 +39,7 @@ from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
 from dermalert.judge.subgroups import age_bands, body_sites, tone_bands
 from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
-from dermalert.stages.auditing import examine, suspect
+from dermalert.stages.auditing import examine_and_suspect
 from dermalert.stages.checklisting import characteristics, write_checklists
 from dermalert.stages.explaining import checked_evidence
 from dermalert.stages.robustness import judge_robustness
@@ -60,8 +60,7 @@ def labelled_manifest(
     if data.suffix.lower() == ".parquet":
         return Manifest.read(data), ()
     listing = list_data(data, table=table, columns=columns)
-    index = examine(listing, workers=workers)
-    suspected = suspect(index.manifest, workers)
+    index, suspected = examine_and_suspect(listing, workers=workers)
     report = audit(index, kind=listing.kind, against=against, suspected=suspected)
     return report.manifest, report.refused
 
