@@ -171,11 +171,12 @@ def _fitting(pattern: str, listed: Lister, in_folder: Opened, single: Opened) ->
     for found in matching(pattern, listed):
         if isinstance(found, RefusedFile):
             yield found
-        elif found[1] or _is_wanted(found[0].rpartition("/")[2]):
-            yield from in_folder(found[0]) if found[1] else single(found[0])
-        else:
+            nothing = False
             continue
-        nothing = False
+        name, is_folder = found
+        if is_folder or _is_wanted(name.rpartition("/")[2]):
+            yield from in_folder(name) if is_folder else single(name)
+            nothing = False
     if nothing:
         mend = "Check the pattern; a list or manifest is given by its own name."
         yield NotAPicture(pattern, "no picture, archive or folder fits it", mend)

@@ -42,4 +42,5 @@ def _named(table: Path, column: str) -> Iterator[str | RefusedFile]:
             else:
                 yield name if is_url(name) else str(table.parent / name)
     except DataError as error:
-        yield BrokenArchive(table, str(error), "Save it anew as CSV in UTF-8; the rows before that place were used.")
+        reason = "it " + str(error).removeprefix(f"{printable(str(table))}: ").rstrip(".")
+        yield BrokenArchive(table, reason, "Save it anew as CSV in UTF-8; the rows before that place were used.")
