@@ -114,13 +114,12 @@ def measure_quality(pixels: NDArray[np.uint8], width: int, height: int) -> Quali
         pixels: uint8 (H, W, 3), the whole picture at any size of 64 pixels or more.
         width, height: of the file, in pixels.
     """
-    down, across = _cells(len(pixels)), _cells(pixels.shape[1])
-    planes = down @ pixels.transpose(2, 0, 1).astype(np.float32) @ across.T
-    luminance = np.tensordot(_LUMA, planes, axes=1)
+    planes = _planes(pixels)
+    luminance = _LUMA[0] * planes[0] + _LUMA[1] * planes[1] + _LUMA[2] * planes[2]
     laplacian = 4 * luminance[1:-1, 1:-1]
     for neighbour in (luminance[:-2, 1:-1], luminance[2:, 1:-1], luminance[1:-1, :-2], luminance[1:-1, 2:]):
         laplacian -= neighbour
-    light, red, green, blue = luminance[_INSIDE], *planes[:, _INSIDE]
+    light, red, green, blue = luminance.take(_INSIDE), *planes.reshape(3, -1).take(_INSIDE, axis=1)
     high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     middle = red + green + blue - high - low
     return Quality(
@@ -130,17 +129,41 @@ def measure_quality(pixels: NDArray[np.uint8], width: int, height: int) -> Quali
         light=float(light.mean()),
         colour=float(((high - low) / np.maximum(high, 1)).mean()),
         contrast=float(light.std()),
-        sharpness=float(np.quantile(np.abs(laplacian[_INSIDE[1:-1, 1:-1]]), 0.95)),
+        sharpness=float(np.quantile(np.abs(laplacian.take(_INSIDE_INNER)), 0.95)),
     )
 
 
+def _planes(pixels: NDArray[np.uint8]) -> Floats:
+    """Each channel's mean in each of `_SIDE` by `_SIDE` cells, float32 (3, _SIDE, _SIDE).
+
+    Sums of rows, first down and then across. As products of matrices they would wake the threads of BLAS for every
+    picture, which then stand in the way of those that score.
+    """
+    height, width, channels = pixels.shape
+    down = _means_of_rows(pixels.reshape(height, -1).astype(np.float32))
+    turned = np.ascontiguousarray(down.reshape(_SIDE, width, channels).transpose(1, 2, 0))
+    both = _means_of_rows(turned.reshape(width, -1)).reshape(_SIDE, channels, _SIDE)
+    return np.ascontiguousarray(both.transpose(1, 2, 0))
+
+
+def _means_of_rows(values: Floats) -> Floats:
+    """float32 (_SIDE, M) from (L, M): each cell's mean of the rows that it covers."""
+    return np.asarray(sum(values.take(row, axis=0) * share for row, share in _cells(len(values))))
+
+
 @lru_cache(maxsize=8)
-def _cells(length: int) -> Floats:
-    """The share of each of `length` pixels in the mean of each of `_SIDE` cells, float32 (_SIDE, length)."""
-    edges, pixel = np.linspace(0, length, _SIDE + 1)[:, None], np.arange(length)
-    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
-    shares: Floats = (np.maximum(covered, 0) * _SIDE / length).astype(np.float32)
-    return shares
+def _cells(length: int) -> tuple[tuple[NDArray[np.int64], Floats], ...]:
+    """The first row that each of `_SIDE` cells covers of `length` rows, the second, and so on to the last.
+
+    Each as the rows, int64 (_SIDE,), and their shares in the cells' means, float32 (_SIDE, 1).
+    """
+    edges, row = np.linspace(0, length, _SIDE + 1)[:, None], np.arange(length)
+    covered = np.minimum(edges[1:], row + 1) - np.maximum(edges[:-1], row)
+    shares = (np.maximum(covered, 0) * _SIDE / length).astype(np.float32)
+    most = int((shares > 0).sum(axis=1).max())
+    first = np.minimum((shares > 0).argmax(axis=1), length - most)
+    rows = [first + step for step in range(most)]
+    return tuple((each, shares[np.arange(_SIDE), each][:, None]) for each in rows)
 
 
 def _ellipse() -> NDArray[np.bool_]:
@@ -149,7 +172,9 @@ def _ellipse() -> NDArray[np.bool_]:
     return inside
 
 
-_INSIDE = _ellipse()
+# Places in the flattened luminance, and in the flattened Laplacian, which lacks the outermost cells.
+_INSIDE = np.flatnonzero(_ellipse())
+_INSIDE_INNER = np.flatnonzero(_ellipse()[1:-1, 1:-1])
 
 
 def judge_quality(quality: Quality) -> tuple[float, str]:
@@ -166,13 +191,13 @@ def judge_quality(quality: Quality) -> tuple[float, str]:
 
 def distances(gate: Gate, texture: Floats) -> NDArray[np.float64]:
     """The mean squared distance from dermoscopic pictures along the gate's axes, float64 (N,); about 1 for them."""
-    along = (texture.astype(np.float64) - gate.centre) @ gate.axes.T.astype(np.float64)
+    along = np.einsum("nt,at->na", texture.astype(np.float64) - gate.centre, gate.axes.astype(np.float64))
     return np.asarray((along**2).mean(axis=1))
 
 
 def other_logits(gate: Gate, features: Mapping[str, Floats]) -> NDArray[np.float64]:
     """The logit of being something else, refused from 0, float64 (N,)."""
-    return joined(features) @ gate.weights.astype(np.float64) + float(gate.bias[0])
+    return np.einsum("nf,f->n", joined(features), gate.weights.astype(np.float64)) + float(gate.bias[0])
 
 
 def joined(features: Mapping[str, Floats]) -> NDArray[np.float64]:
