@@ -25,20 +25,11 @@ from dermalert.intake import archives
 from dermalert.intake.archives import members
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
 from dermalert.intake.ranged import open_ranged
+from packed import tar_of, zip_of
 
 JPEG = saved("JPEG")
 PNG = saved("PNG")
 WEBDATASET = {"00.jpg": JPEG, "00.cls": b"3", "00.json": b"{}", "01.png": PNG, "01.cls": b"7"}
-
-
-def tar_of(files: dict[str, bytes] | Iterable[tuple[str, bytes]], format_: int = tarfile.PAX_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format_, errors="surrogateescape") as archive:
-        for name, data in files.items() if isinstance(files, dict) else files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def tar_with(info: tarfile.TarInfo, data: bytes = b"") -> bytes:
@@ -56,14 +47,6 @@ def named(name: str, data: bytes = b"", **attributes: object) -> tarfile.TarInfo
     for attribute, value in attributes.items():
         setattr(info, attribute, value)
     return info
-
-
-def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def fast_xz(data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from dermalert.intake.given import Given, given_at, load_given
 from dermalert.intake.index import index
 from dermalert.intake.patience import Patience
 from dermalert.intake.sources import list_data
-from test_archives import tar_of, zip_of
+from packed import tar_of, zip_of
 
 JPEG = saved("JPEG")
 
