@@ -56,7 +56,7 @@ from dermalert.stages import judging
 from dermalert.stages.gathering import FOLDS, HELD_OUT, Photographs, gather, pooled_sets
 from dermalert.stages.gating import Rates, fit_gate, see, see_others, told
 from dermalert.stages.reference import reference_of
-from dermalert.stages.training import logits_of, shares_of, versions
+from dermalert.stages.training import bare, logits_of, shares_of, versions
 from dermalert.taxonomy import NAMES
 
 SHOWN = (128, 128)
@@ -145,21 +145,7 @@ def mean_of(models: Sequence[Any]) -> Any:
 
 def _logits(graph: bytes, shots: Photographs, recipe: Recipe) -> NDArray[np.float32]:
     """float32 (N, C), of every photograph, seen or not."""
-    return logits_of(Engine(_bare(graph, recipe)), shots.pixels, np.arange(len(shots.pixels)))
-
-
-def _bare(graph: bytes, recipe: Recipe) -> Bundle:
-    return Bundle(
-        name=recipe.name,
-        classes=NAMES,
-        size=recipe.size,
-        calibration=Calibration.none(len(NAMES)),
-        prevalence=dict.fromkeys(NAMES, 1 / len(NAMES)),
-        data={},
-        versions={},
-        model=graph,
-        card="",
-    )
+    return logits_of(Engine(bare(graph, recipe, NAMES)), shots.pixels, np.arange(len(shots.pixels)))
 
 
 def _out_of_fold(shots: Photographs, by_member: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
