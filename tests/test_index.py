@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dermalert.errors import DataError, RefusedFile
 from dermalert.intake import index as index_module
 from dermalert.intake.decode import Limits, load
 from dermalert.intake.fingerprint import difference_hash
-from dermalert.intake.index import EXAMINED, Index, in_order, index
+from dermalert.intake.index import EXAMINED, Index, index
 from dermalert.intake.manifest import SCHEMA, Manifest
 from dermalert.intake.sources import list_data
 from dermalert.intake.statistics import STATISTICS
@@ -195,66 +194,3 @@ def test_a_bar_is_shown_every_result_and_their_number(mixed: Path) -> None:
     listing = list_data(mixed)
     index(listing, progress=progress)
     assert seen == [len(listing.items)] * len(listing.items)
-
-
-# Work on threads
-
-
-def test_results_come_in_order_however_long_each_takes() -> None:
-    done = [threading.Event() for _ in range(41)]
-
-    def work(number: int) -> int:
-        if number % 2 == 0:  # every other one waits for the one after it
-            done[number + 1].wait(timeout=10)
-        done[number].set()
-        return number
-
-    assert list(in_order(work, range(40), workers=4)) == list(range(40))
-
-
-def test_only_a_bounded_number_is_under_way_so_that_memory_stays_flat() -> None:
-    taken = 0
-
-    def items() -> Iterator[int]:
-        nonlocal taken
-        for number in range(1000):
-            taken = number
-            yield number
-
-    for number in in_order(lambda item: item, items(), workers=2):
-        assert taken - number <= 8
-
-
-def test_work_is_spread_over_the_threads_asked_for() -> None:
-    meet = threading.Barrier(3, timeout=10)
-    assert len(list(in_order(lambda _: meet.wait(), range(3), workers=3))) == 3
-
-
-def test_an_error_in_one_is_raised_in_its_turn_and_the_rest_is_not_begun() -> None:
-    begun: list[int] = []
-
-    def work(number: int) -> int:
-        begun.append(number)
-        if number == 3:
-            raise ZeroDivisionError
-        return number
-
-    results = in_order(work, range(10_000), workers=1)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert len(begun) < 20
-
-
-def test_a_reader_that_stops_leaves_nothing_running() -> None:
-    before = set(threading.enumerate())
-    results = in_order(lambda number: number, range(10_000), workers=3)
-    assert next(results) == 0
-    results.close()  # type: ignore[attr-defined]
-    for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=10)
-        assert not thread.is_alive()
-
-
-def test_nothing_to_do_gives_nothing() -> None:
-    assert list(in_order(lambda item: item, [], workers=2)) == []

@@ -7,12 +7,9 @@ Pictures are held one at a time a worker; nothing but hashes and figures is kept
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from os import cpu_count
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +19,7 @@ from dermalert.errors import DataError, RefusedFile
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits, decode_at, read_bytes
 from dermalert.intake.fingerprint import difference_hash
 from dermalert.intake.manifest import SCHEMA, Manifest
+from dermalert.intake.overlap import in_order
 from dermalert.intake.sources import Item, Listing
 from dermalert.intake.statistics import STATISTICS, measure
 
@@ -144,23 +142,3 @@ def _examine(
     statistics = measure(picture.pixels)
     statistics[_OF_THE_FILE] = picture.info.width, picture.info.height, picture.info.width / picture.info.height
     return row, statistics, pictures[-1].pixels
-
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
-
-
-def in_order(work: Callable[[Given], Made], items: Iterable[Given], workers: int | None = None) -> Iterator[Made]:
-    """`map(work, items)` on threads, in order, with a bounded number under way: memory stays flat."""
-    count = workers or cpu_count() or 1
-    pending: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) >= 4 * count:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

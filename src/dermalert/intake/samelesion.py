@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from dermalert.errors import DataError
-from dermalert.intake.index import in_order
 from dermalert.intake.neighbours import Index
+from dermalert.intake.overlap import in_order
 
 SIDE = 128
 """Height and width of the thumbnails, in pixels; pictures are squashed to it."""

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from dermalert.bundle.format import Bundle
 from dermalert.errors import RefusedFile, in_utf8
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, load
-from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
+from dermalert.intake.overlap import in_order
 from dermalert.intake.sources import walk
 from dermalert.judge.calibration import at_prevalence
 from dermalert.judge.operating import OperatingPoint

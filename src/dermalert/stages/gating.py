@@ -27,7 +27,7 @@ from dermalert.drawn.corruptions import CORRUPTIONS, at_size, corrupted
 from dermalert.drawn.others import OTHERS, draw_other
 from dermalert.errors import DataError, RefusedFile
 from dermalert.intake.decode import load
-from dermalert.intake.index import in_order
+from dermalert.intake.overlap import in_order
 from dermalert.intake.sources import walk
 from dermalert.score.engine import Engine
 from dermalert.score.gate import (

@@ -20,9 +20,9 @@ from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, RefusedFile, RunError
 from dermalert.intake.audit import audit
 from dermalert.intake.decode import load
-from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.masks import masks_in
+from dermalert.intake.overlap import in_order
 from dermalert.intake.showing import pixels_by_id
 from dermalert.intake.skintone import typology_angle
 from dermalert.intake.sources import label_or_none, list_data

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dermalert.bundle.format import Bundle
 from dermalert.bundle.reference import MEASURES, Reference
 from dermalert.intake.decode import Picture, load
-from dermalert.intake.index import in_order
+from dermalert.intake.overlap import in_order
 from dermalert.score.batch import BATCH, Finding, Judge, judged
 from dermalert.score.engine import Engine
 from dermalert.score.gate import FEATURES, Quality, measure_quality

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermalert.drawn.corruptions import CORRUPTIONS, SEVERITIES, at_size, corrupted
-from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
+from dermalert.intake.overlap import in_order
 from dermalert.intake.showing import pixels_by_id
 from dermalert.judge.robustness import Robustness, robustness
 from dermalert.judge.scores import Scores

@@ -21,8 +21,8 @@ from dermalert import page
 from dermalert.bundle.format import Bundle
 from dermalert.errors import DataError, RefusedFile, in_utf8, printable
 from dermalert.intake.decode import EXTENSIONS, decode, load, read_bytes
-from dermalert.intake.index import in_order
 from dermalert.intake.manifest import Manifest
+from dermalert.intake.overlap import in_order
 from dermalert.intake.sources import list_data
 from dermalert.page.page import count
 from dermalert.score.engine import Engine
