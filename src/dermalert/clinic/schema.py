@@ -340,7 +340,7 @@ class Rule(Base):
 
 
 class Alert(Base):
-    """A rule that applied to a case; `dedupe` lets the same thing be told once. `case_id` is None of drift and tests."""
+    """A rule that applied to a case; `dedupe` lets a thing be told once. `case_id` is None of drift and tests."""
 
     __tablename__ = "alerts"
 
