@@ -22,6 +22,7 @@ from dermalert.errors import DermalertError, printable
 
 if TYPE_CHECKING:
     from dermalert.bundle.format import Bundle
+    from dermalert.score.cluster import Cluster
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -93,6 +94,37 @@ def _source_options(command: Command) -> Command:
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything by chance.")
+
+
+def _cluster_options(command: Command) -> Command:
+    """Where `score` runs: on this machine's threads, or on the machines of a Ray cluster."""
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: by several workers, on this machine or a cluster, into the folder --out.",
+    )
+    address = click.option(
+        "--address", metavar="HOST:PORT", help="Ray: of a cluster, or auto; default: one of its own, on this machine."
+    )
+    cpus = click.option("--worker-cpus", type=click.IntRange(1), help="Ray: cores of each worker; default: 1.")
+    gpus = click.option(
+        "--worker-gpus", type=click.FloatRange(0, min_open=True), help="Ray: GPUs of each worker, or a share of one."
+    )
+    return engine(address(cpus(gpus(command))))
+
+
+def _cluster(engine: str, workers: int | None, **given: Any) -> Cluster | None:
+    """What the options of `_cluster_options` say; None for this machine's threads."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if engine == "ray":
+        from dermalert.score.cluster import Cluster
+
+        return Cluster(workers=workers, **chosen)
+    if chosen:
+        raise click.UsageError(f"--{next(iter(chosen)).replace('_', '-')} is for --engine ray.")
+    return None
 
 
 @commands.command()
@@ -334,7 +366,7 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
 @commands.command()
 @click.argument("paths", nargs=-1, required=True, type=DATA)
 @click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The CSV file; default: stdout.")
+@click.option("--out", type=DATA, help="The CSV file, or the folder of --engine ray; default: stdout.")
 @click.option(
     "--operating-point", "point", metavar="NAME", help="Whose threshold decides; default: the bundle's first."
 )
@@ -343,9 +375,19 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="The share of melanomas among the lesions you see; adjusts the probabilities, not the alerts.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding threads, or workers of Ray; default: one a core.")
+@_cluster_options
 @_as_json
-def score(paths: tuple[Path, ...], bundle: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
+def score(
+    paths: tuple[Path, ...],
+    bundle: Path | None,
+    out: Path | None,
+    as_json: bool,
+    point: str | None,
+    prevalence: float | None,
+    workers: int | None,
+    **where: Any,
+) -> None:
     """Score pictures, folders or a manifest, and say which to refer.
 
     One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses that
@@ -360,10 +402,21 @@ def score(paths: tuple[Path, ...], bundle: Path | None, out: Path | None, as_jso
       dermalert score new-pictures/ --out alerts.csv
       dermalert score new-pictures/ --prevalence 0.02 --operating-point balanced --out alerts.csv
       dermalert score new-pictures/ --bundle runs/plain/bundle --out alerts.csv
+      dermalert score archive/ --engine ray --out alerts/
     """
-    from dermalert.stages.scoring import run_score
+    cluster = _cluster(workers=workers, **where)
+    if cluster:
+        from dermalert.stages.clustering import run_score_on_cluster
 
-    counts = run_score(paths, bundle, out, as_json=as_json, **options)
+        if out is None or as_json:
+            raise click.UsageError("--engine ray writes a folder of Parquet files: give --out, and no --json.")
+        counts = run_score_on_cluster(paths, bundle, out, cluster, point=point, prevalence=prevalence)
+    elif out is not None and out.is_dir():
+        raise click.UsageError(f"--out: {printable(str(out))} is a folder. Name a CSV file.")
+    else:
+        from dermalert.stages.scoring import run_score
+
+        counts = run_score(paths, bundle, out, as_json=as_json, workers=workers, point=point, prevalence=prevalence)
     told = f"{counts['scored']} scored, {counts['refer']} to refer"
     told += f"; {counts['rejected']} rejected, {counts['error']} could not be read"
     click.echo(told + (f"; see {printable(str(out))}" if out else ""), err=True)
