@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 import dermalert
 from dermalert.clinic import access, accounts, logs, problems
-from dermalert.clinic.routes import admin, api, auth, health, uploads
+from dermalert.clinic.routes import admin, api, auth, events, health, images, pages, uploads
 from dermalert.clinic.service import Service
 from dermalert.clinic.settings import Settings
 from dermalert.clinic.templating import STATIC
@@ -30,6 +30,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     admin.router,
     uploads.router,
     api.router,
+    pages.router,
+    images.router,
+    events.router,
 )
 
 # Each runs as long as the service: it starts when entered, and has ended when left.

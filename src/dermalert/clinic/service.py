@@ -12,8 +12,13 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
 
+from dermalert.clinic.decoder import Decoder
 from dermalert.clinic.files import Files
+from dermalert.clinic.model import ModelInUse
+from dermalert.clinic.news import News
 from dermalert.clinic.receiving import Bounds
+from dermalert.clinic.renditions import Renditions
+from dermalert.clinic.searches import Searches
 from dermalert.clinic.settings import Settings
 from dermalert.clinic.store import Store
 from dermalert.clinic.throttle import Throttle
@@ -26,21 +31,30 @@ class Service:
     Attributes:
         sign_ins: tries to sign in, by address. uploads: requests that bring pictures, by user. exports: tables and
             reports, by user.
+        models: the model that scores. renditions: what is shown of pictures. news: whether cases have changed.
+        searches: what readers look for.
         places: for uploads that are read at one moment; each may hold a picture in memory.
     """
 
     settings: Settings
     store: Store
     files: Files
+    models: ModelInUse
+    renditions: Renditions
+    news: News
     sign_ins: Throttle = field(default_factory=lambda: Throttle(20, per=60))
     uploads: Throttle = field(default_factory=lambda: Throttle(3000, per=60))
     exports: Throttle = field(default_factory=lambda: Throttle(30, per=60))
+    searches: Searches = field(default_factory=Searches)
     places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(16))
 
     @classmethod
     def of(cls, settings: Settings) -> Service:
         """The service that `settings` describe; nothing is opened or started yet."""
-        return cls(settings, Store(settings.db_url), Files(settings.data / "pictures"))
+        store, files = Store(settings.db_url), Files(settings.data / "pictures")
+        decoder = Decoder(settings.limits, settings.decode_memory)
+        renditions = Renditions(settings.data / "renditions", files, decoder)
+        return cls(settings, store, files, ModelInUse(settings.bundle), renditions, News(store))
 
     @cached_property
     def bounds(self) -> Bounds:

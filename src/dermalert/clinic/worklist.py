@@ -16,13 +16,25 @@ from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, 
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from dermalert.clinic import trail
-from dermalert.clinic.schema import Case, Decision, Finding, Histology, Note, Status, now
+from dermalert.clinic.schema import Case, Decision, Finding, Histology, Note, Status, TrailEntry, now
 from dermalert.errors import DataError, NoSuchCase, NotNow
 from dermalert.taxonomy import label_of
 
 _Keys: TypeAlias = tuple[ColumnElement[Any] | InstrumentedAttribute[Any], ...]
 
 ACTIONS = ("refer", "biopsy", "follow_up", "no_action")
+# What the trail says when a case changes.
+CHANGES = (
+    Status.RECEIVED,
+    Status.SCORED,
+    Status.REFUSED,
+    Status.FAILED,
+    "requeued",
+    "decided",
+    "noted",
+    "histology",
+    "closed",
+)
 MOST_MONTHS = 120  # of a follow-up
 LONGEST_NOTE = 10_000  # characters
 PAGE = 50  # cases
@@ -98,7 +110,8 @@ def worklist(
     number = min(max(page, 1), pages)
     rows = _filtered(select(Case), filters).order_by(*(key.desc() if down else key.asc() for key in keys))
     shown = rows.offset((number - 1) * size).limit(size)
-    cases = session.scalars(shown.options(joinedload(Case.finding), selectinload(Case.decisions))).all()
+    parts = joinedload(Case.finding), joinedload(Case.picture), selectinload(Case.decisions)
+    cases = session.scalars(shown.options(*parts)).all()
     return Page(list(cases), number, pages, total)
 
 
@@ -138,6 +151,12 @@ def case_of(session: Session, id_: str) -> Case:
 def seen(session: Session, who: str, id_: str, what: str = "case") -> None:
     """Writes into the trail that somebody saw the case, or its "picture", "evidence" or "report"."""
     trail.append(session, who, "seen", id_, what=what)
+
+
+def stamp(session: Session, id_: str | None = None) -> int:
+    """A number that grows with every change of a case, or of that one: the trail's last line that tells of one."""
+    told = select(TrailEntry.seq).where(TrailEntry.action.in_(CHANGES)).order_by(TrailEntry.seq.desc()).limit(1)
+    return session.scalar(told if id_ is None else told.where(TrailEntry.subject == id_)) or 0
 
 
 def earlier(session: Session, of: Case, *, most: int = 24) -> tuple[list[Case], list[Case]]:

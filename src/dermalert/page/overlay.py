@@ -80,6 +80,26 @@ def evidence_png(
     return _encoded(sheet, alt)
 
 
+def evidence_layer(strength: NDArray[np.floating], size: tuple[int, int]) -> bytes:
+    """The map alone, as a PNG to lay over the picture: the more opaque, the stronger the evidence.
+
+    Args:
+        strength: float (h, w) of 0 or more, stretched to `size`; 0 everywhere gives a layer that hides nothing.
+        size: (width, height) in pixels.
+
+    Raises:
+        DataError: a map that is no plane of numbers of 0 or more.
+    """
+    if strength.ndim != 2 or not np.isfinite(strength).all() or (strength < 0).any():
+        raise DataError("An evidence map is a plane of numbers, each 0 or more.")
+    share = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    share = share / (float(share.max()) or 1.0)
+    opacity = np.rint(255 * share).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(np.dstack([coloured(share), opacity])).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def _fitted(image: Image.Image) -> Image.Image:
     scale = _PANEL / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)

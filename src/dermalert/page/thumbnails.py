@@ -16,7 +16,7 @@ from PIL import Image
 
 from dermalert.errors import DataError
 
-_QUALITY = 82
+_QUALITY, _CLOSE_QUALITY = 82, 92
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,19 @@ def thumbnail(pixels: NDArray[np.uint8], *, edge: int = 96) -> str:
     return _encode(_shrunk(pixels, edge))
 
 
+def rendition(pixels: NDArray[np.uint8], *, edge: int) -> bytes:
+    """`pixels` as a JPEG for looking at closely, its longer side at most `edge` pixels; never enlarged.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+        edge: pixels.
+
+    Raises:
+        DataError: as `thumbnail`.
+    """
+    return _jpeg(_shrunk(pixels, edge), _CLOSE_QUALITY)
+
+
 def picture(
     pixels: NDArray[np.uint8],
     *,
@@ -85,6 +98,10 @@ def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _encode(image: Image.Image) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(image, _QUALITY)).decode("ascii")
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
