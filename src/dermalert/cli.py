@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dermalert import __version__
+from dermalert.clinic.commands import clinic_commands
 from dermalert.errors import DermalertError, printable
 
 if TYPE_CHECKING:
@@ -567,6 +568,10 @@ def demo(out: Path, seed: int) -> None:
 
     for line in run_demo(out, seed=seed, made=_now()):
         click.echo(printable(line))
+
+
+for each in clinic_commands:
+    commands.add_command(each)
 
 
 def _bundle(folder: Path | None) -> Bundle:
