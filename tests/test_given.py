@@ -58,10 +58,10 @@ def test_a_picture_is_named_as_it_was_given(home: Path) -> None:
 
 
 def test_a_folder_is_walked_in_order_and_its_archives_are_told_of(home: Path) -> None:
-    put("f/b.jpg", "f/a.jpg", "f/x/c.jpg", "f/old.zip", "f/notes.txt")
+    put("f/b.jpg", "f/a.jpg", "f/x/c.jpg", "f/old.zip", "f/notes.txt", "f/z.tar/d.jpg")
     found = list(given_at(["f"]))
     assert [one.path if isinstance(one, RefusedFile) else one.name for one in found] == [
-        *("f/a.jpg", "f/b.jpg", "f/old.zip", "f/x/c.jpg")
+        *("f/a.jpg", "f/b.jpg", "f/old.zip", "f/x/c.jpg", "f/z.tar/d.jpg")
     ]
     assert found[2].reason == "it is an archive inside a folder"
 

@@ -26,8 +26,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found(tree: Path, pattern: str) -> list[str]:
     def listed(folder: str) -> tuple[list[str], list[str]]:
-        is_there = Path(folder).is_dir()
-        return names_in(Path(folder), lambda name: name.endswith(("jpg", "png"))) if is_there else ([], [])
+        return names_in(Path(folder)) if Path(folder).is_dir() else ([], [])
 
     return [str(Path(one[0]).relative_to(tree)) for one in matching(f"{tree}/{pattern}", listed)]
 

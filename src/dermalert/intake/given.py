@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from io import BufferedReader
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -44,7 +42,23 @@ class Given:
     url: str | None = None
 
 
+@dataclass(frozen=True)
+class Archive:
+    """A tar or zip that was given, not opened yet.
+
+    Attributes:
+        name: as given, or the URL; the names of its pictures begin with it.
+        path: a local file; or
+        url: something remote.
+    """
+
+    name: str
+    path: Path | None = None
+    url: str | None = None
+
+
 Found: TypeAlias = Given | RefusedFile
+Place: TypeAlias = Given | Archive | RefusedFile
 
 
 def given_at(arguments: Iterable[str | Path], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Found]:
@@ -62,8 +76,26 @@ def given_at(arguments: Iterable[str | Path], *, limits: Limits = DEFAULT_LIMITS
         DataError: there is no such file or folder, or a list or manifest cannot be read.
         MissingExtra: a URL needs the extra [cloud].
     """
-    ways = [_argument(os.fspath(argument), limits) for argument in arguments]
-    return (found for way in ways for found in way)
+    places = places_at(arguments)
+    return (found for place in places for found in _pictures_of(place, limits))
+
+
+def places_at(arguments: Iterable[str | Path]) -> Iterator[Place]:
+    """As `given_at`, with each archive left closed, for `given_in` to read it wherever that is done."""
+    ways = [_argument(os.fspath(argument)) for argument in arguments]
+    return (place for way in ways for place in way)
+
+
+def given_in(archive: Archive, limits: Limits = DEFAULT_LIMITS) -> Iterator[Found]:
+    """The pictures of one archive, in its order; `limits.max_bytes` is that of one member."""
+    try:
+        file, size = remote.open_url(archive.url) if archive.url is not None else open_ranged(_path(archive))
+    except RefusedFile as refusal:
+        yield refusal
+        return
+    with file:
+        for found in members(archive.name, file, size, limits):
+            yield found if isinstance(found, RefusedFile) else Given(found[0], data=found[1])
 
 
 def load_given(given: Given, size: tuple[int, int] | None = None, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -75,97 +107,104 @@ def load_given(given: Given, size: tuple[int, int] | None = None, limits: Limits
     return decode(_bytes_of(given, limits), path=given.name, size=size, limits=limits)
 
 
+def _pictures_of(place: Place, limits: Limits) -> Iterator[Found]:
+    return given_in(place, limits) if isinstance(place, Archive) else iter([place])
+
+
 def _bytes_of(given: Given, limits: Limits) -> bytes:
     if given.data is not None:
         return given.data
     if given.url is not None:
         return remote.read_url(given.url, limits)
-    if given.path is None:
-        raise ValueError(f"{given.name}: neither a path nor bytes nor a URL")
-    path = given.path
+    path = _path(given)
     return PATIENCE(lambda: read_bytes(path, limits), passes=lambda refusal: may_pass(refusal.__cause__))
 
 
-def _argument(argument: str, limits: Limits) -> Iterator[Found]:
+def _path(place: Given | Archive) -> Path:
+    if place.path is None:
+        raise ValueError(f"{place.name}: nothing says where it is")
+    return place.path
+
+
+def _argument(argument: str) -> Iterator[Place]:
     if remote.is_url(argument) and urlsplit(argument).scheme.lower() == "file":
         argument = unquote(urlsplit(argument).path)
     if remote.is_url(argument):
-        return _remote(argument, limits)
+        return _remote(argument)
     path = Path(argument)
     if os.path.lexists(path):
-        return _local(path, limits)
+        return _local(path)
     if has_braces(argument):
-        return (found for one in in_braces(argument) for found in _pattern(one, limits))
+        return (place for one in in_braces(argument) for place in _pattern(one))
     if has_wildcards(argument):
-        return _pattern(argument, limits)
+        return _pattern(argument)
     raise DataError(f"{printable(argument)}: there is no such file or folder.")
 
 
 # Local
 
 
-def _local(path: Path, limits: Limits) -> Iterator[Found]:
+def _local(path: Path) -> Iterator[Place]:
     if path.is_dir():
         return _in_folder(path)
     if path.suffix.lower() == ".parquet":
         from dermalert.intake.manifest import paths_in  # loads pyarrow, which one picture can do without
 
-        return map(_file, paths_in(path))
+        return map(_single, paths_in(path))
     if path.suffix.lower() == ".csv":
-        return _in_list(named_in(path), limits)
-    return _single(path, limits)
+        return map(_listed, named_in(path))
+    return iter([_single(path)])
 
 
-def _file(path: Path) -> Given:
-    return Given(str(path), path=path)
+def _single(path: Path) -> Given | Archive:
+    kind = Archive if is_archive_name(path.name) else Given
+    return kind(str(path), path=path)
 
 
-def _single(path: Path, limits: Limits) -> Iterator[Found]:
-    if is_archive_name(path.name):
-        return _in_archive(str(path), partial(open_ranged, path), limits)
-    return iter([_file(path)])
+def _listed(name: str | RefusedFile) -> Place:
+    if isinstance(name, RefusedFile):
+        return name
+    return _remote_single(name) if remote.is_url(name) else _single(Path(name))
 
 
-def _in_folder(folder: Path) -> Iterator[Found]:
-    for found in walk(folder, wanted=_is_wanted):
-        if isinstance(found, RefusedFile):
-            yield found
-        elif is_picture_name(found.rpartition("/")[2]):
-            yield _file(folder / found)
-        else:
-            yield _archive_on_the_way(str(folder / found))
+def _in_folder(folder: Path) -> Iterator[Place]:
+    for found in walk(folder, also=is_archive_name):
+        yield found if isinstance(found, RefusedFile) else _on_the_way(_single(folder / found))
 
 
 def _is_wanted(name: str) -> bool:
     return is_picture_name(name) or is_archive_name(name)
 
 
-def _archive_on_the_way(name: str) -> RefusedFile:
-    """Not opened: it is often a copy of the folder. Not silent either: it may be what was meant."""
-    return NotAPicture(name, "it is an archive inside a folder", "To score what is in it, give it by its own name.")
+def _on_the_way(place: Given | Archive) -> Found:
+    """An archive in a folder is not opened: it is often a copy of the folder. Nor is it passed over in silence."""
+    if isinstance(place, Given):
+        return place
+    mend = "To score what is in it, give it by its own name."
+    return NotAPicture(place.name, "it is an archive inside a folder", mend)
 
 
-def _pattern(pattern: str, limits: Limits) -> Iterator[Found]:
-    if not has_wildcards(pattern):
-        yield from _local(Path(pattern), limits) if Path(pattern).is_dir() else _single(Path(pattern), limits)
-        return
-    yield from _fitting(
-        pattern, _names_in, lambda name: _in_folder(Path(name)), lambda name: _single(Path(name), limits)
-    )
+def _pattern(pattern: str) -> Iterator[Place]:
+    if has_wildcards(pattern):
+        return _fitting(pattern, _names_in, lambda name: _in_folder(Path(name)), lambda name: _single(Path(name)))
+    path = Path(pattern)
+    return _in_folder(path) if path.is_dir() else iter([_single(path)])
 
 
 def _names_in(folder: str) -> tuple[list[str], list[str]]:
     try:
-        return names_in(Path(folder), _is_wanted)
+        return names_in(Path(folder), is_archive_name)
     except OSError as error:
         reason = f"the folder cannot be listed ({error.strerror})"
         raise Unreadable(folder or ".", reason, "Check its name and permissions.") from error
 
 
-Opened: TypeAlias = Callable[[str], Iterator[Found]]
-
-
-def _fitting(pattern: str, listed: Lister, in_folder: Opened, single: Opened) -> Iterator[Found]:
+def _fitting(
+    pattern: str,
+    listed: Lister,
+    in_folder: Callable[[str], Iterator[Place]],
+    single: Callable[[str], Place],
+) -> Iterator[Place]:
     """All that fits a pattern: pictures and archives by their names, and folders, walked."""
     nothing = True
     for found in matching(pattern, listed):
@@ -175,38 +214,17 @@ def _fitting(pattern: str, listed: Lister, in_folder: Opened, single: Opened) ->
             continue
         name, is_folder = found
         if is_folder or _is_wanted(name.rpartition("/")[2]):
-            yield from in_folder(name) if is_folder else single(name)
+            yield from in_folder(name) if is_folder else [single(name)]
             nothing = False
     if nothing:
         mend = "Check the pattern; a list or manifest is given by its own name."
         yield NotAPicture(pattern, "no picture, archive or folder fits it", mend)
 
 
-def _in_list(names: Iterator[str | RefusedFile], limits: Limits) -> Iterator[Found]:
-    for name in names:
-        if isinstance(name, RefusedFile):
-            yield name
-        elif remote.is_url(name):
-            yield from _remote_single(name, limits)
-        else:
-            yield from _single(Path(name), limits)
-
-
-def _in_archive(name: str, opened: Callable[[], tuple[BufferedReader, int]], limits: Limits) -> Iterator[Found]:
-    try:
-        file, size = opened()
-    except RefusedFile as refusal:
-        yield refusal
-        return
-    with file:
-        for found in members(name, file, size, limits):
-            yield found if isinstance(found, RefusedFile) else Given(found[0], data=found[1])
-
-
 # Remote
 
 
-def _remote(url: str, limits: Limits) -> Iterator[Found]:
+def _remote(url: str) -> Iterator[Place]:
     remote.check(url)
     path = urlsplit(url).path if remote.is_web(url) else url
     if path.lower().endswith((".csv", ".parquet")):
@@ -216,34 +234,31 @@ def _remote(url: str, limits: Limits) -> Iterator[Found]:
             f"{printable(remote.shown(url))}: a web server does not say what lies there. Give the addresses of "
             "pictures or archives, or a CSV that lists them."
         )
-    if has_braces(url):
-        return (found for one in in_braces(url) for found in _remote_pattern(one, limits))
-    return _remote_pattern(url, limits)
+    return (place for one in in_braces(url) for place in _remote_pattern(one))
 
 
-def _remote_pattern(url: str, limits: Limits) -> Iterator[Found]:
+def _remote_pattern(url: str) -> Iterator[Place]:
     if not remote.is_web(url) and has_wildcards(url):
-        return _fitting(url, remote.listed, _in_remote_folder, lambda one: _remote_single(one, limits))
-    return _remote_any(url, limits)
+        return _fitting(url, remote.listed, _in_remote_folder, _remote_single)
+    return _remote_any(url)
 
 
-def _remote_any(url: str, limits: Limits) -> Iterator[Found]:
+def _remote_any(url: str) -> Iterator[Place]:
     """A URL that names a picture or an archive is taken at its word; of another, the store is asked."""
     try:
         below = not remote.is_web(url) and not _is_wanted(url.rpartition("/")[2]) and remote.is_folder(url)
     except RefusedFile as refusal:
         yield refusal
         return
-    yield from _in_remote_folder(url) if below else _remote_single(url, limits)
+    yield from _in_remote_folder(url) if below else [_remote_single(url)]
 
 
-def _remote_single(url: str, limits: Limits) -> Iterator[Found]:
-    if is_archive_name(urlsplit(url).path if remote.is_web(url) else url):
-        return _in_archive(remote.shown(url), partial(remote.open_url, url), limits)
-    return iter([Given(remote.shown(url), url=url)])
+def _remote_single(url: str) -> Given | Archive:
+    kind = Archive if is_archive_name(urlsplit(url).path if remote.is_web(url) else url) else Given
+    return kind(remote.shown(url), url=url)
 
 
-def _in_remote_folder(url: str) -> Iterator[Found]:
+def _in_remote_folder(url: str) -> Iterator[Place]:
     """As `_in_folder`, of a store."""
     pending = [url.rstrip("/")]
     while pending:
@@ -254,6 +269,5 @@ def _in_remote_folder(url: str) -> Iterator[Found]:
             yield refusal
             continue
         for name in filter(_is_wanted, files):
-            one = f"{folder}/{name}"
-            yield Given(remote.shown(one), url=one) if is_picture_name(name) else _archive_on_the_way(remote.shown(one))
+            yield _on_the_way(_remote_single(f"{folder}/{name}"))
         pending.extend(f"{folder}/{name}" for name in reversed(folders) if not is_passed_over(name))

@@ -115,20 +115,20 @@ def is_passed_over(folder: str) -> bool:
     return folder.startswith(".") or folder.lower() in MASK_FOLDERS
 
 
-def walk(root: Path, wanted: Callable[[str], bool] = is_picture_name) -> Iterator[str | RefusedFile]:
+def walk(root: Path, also: Callable[[str], bool] = lambda _: False) -> Iterator[str | RefusedFile]:
     """Every picture file below `root`, as POSIX paths below it, depth first in sorted order.
 
     A name counts as a picture's by its extension; content is judged when it is decoded. Links to folders are
     not followed, so a loop can't be entered; hidden folders and `MASK_FOLDERS` are left out.
 
     Args:
-        wanted: other files to look for, by their names.
+        also: whether a file of another name is to be found too.
     """
     pending = [""]
     while pending:
         folder = pending.pop()
         try:
-            files, below = names_in(root / folder, wanted)
+            files, below = names_in(root / folder, also)
         except OSError as error:
             yield Unreadable(root / folder, f"the folder cannot be listed ({error.strerror})", "Mend its permissions.")
             continue
@@ -141,17 +141,19 @@ def walk(root: Path, wanted: Callable[[str], bool] = is_picture_name) -> Iterato
         pending.extend(f"{before}{name}" for name in reversed(below))
 
 
-def names_in(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """The sorted names of its wanted files, of entries with undecodable names, and of the folders to go on with.
+def names_in(folder: Path, also: Callable[[str], bool] = lambda _: False) -> tuple[list[str], list[str]]:
+    """The sorted names of its pictures, with those that are no UTF-8, and of the folders to go on with.
 
     Names only: an entry of a million would take three times the memory.
     """
     files, below = [], []
     for entry in os.scandir(folder):
-        if not _is_utf8(entry.name) or wanted(entry.name):
+        if not _is_utf8(entry.name) or is_picture_name(entry.name):
             files.append(entry.name)
-        elif entry.is_dir(follow_symlinks=False) and not is_passed_over(entry.name):
-            below.append(entry.name)
+        elif entry.is_dir(follow_symlinks=False):
+            below += [] if is_passed_over(entry.name) else [entry.name]
+        elif also(entry.name):
+            files.append(entry.name)
     return sorted(files), sorted(below)
 
 
