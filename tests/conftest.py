@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from dermalert.clinic.store import Store
+    from postgres import Postgres
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 # Workers that each start a thread a core stand in each other's way. The processes that tests start inherit it, as what
@@ -29,3 +35,35 @@ def shared_data() -> Path:
     if not (data / "isic9").is_dir():
         pytest.skip(f"no research pictures at {data}: set DERMALERT_SHARED to run the tests on real pictures")
     return data
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A private PostgreSQL server; what needs one is skipped where Debian's binaries are not installed."""
+    from postgres import Postgres, binaries
+
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is NOT TESTED: no server is installed. Debian: apt-get install postgresql")
+    server = Postgres(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def clinic_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty clinic's database, of either kind."""
+    from dermalert.clinic.store import Store
+
+    url = (
+        f"sqlite:///{tmp_path / 'clinic.db'}"
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgres").new_database()
+    )
+    store = Store(url)
+    store.upgrade()
+    yield store
+    store.close()

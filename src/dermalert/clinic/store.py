@@ -1,6 +1,6 @@
 """The database: SQLite in a file, or PostgreSQL.
 
-Comes in: a URL. Goes out: sessions that commit whole or not at all. It knows no table.
+Comes in: a URL. Goes out: sessions that commit whole or not at all. It knows no table; `migrations` make them.
 
 SQLite runs in WAL mode with `synchronous=FULL`, so that what is committed survives a loss of power, and takes the write
 lock at the start of a transaction, so that none fails half way because another wrote in between.
@@ -14,14 +14,19 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from dermalert.clinic.schema import Base, TrailHead
-from dermalert.errors import DataError
+from dermalert.errors import ClinicError, DataError
 
 _BUSY = 30_000  # milliseconds that SQLite waits for another process's write
+_UPGRADE_LOCK = 3_137_264  # of PostgreSQL's advisory locks: processes that start at once upgrade one by one
 _POOL = 20  # connections to PostgreSQL; the threads that answer requests are not many more
 
 
@@ -77,11 +82,44 @@ class Store:
             yield session
 
     def upgrade(self) -> None:
-        """Brings the tables to the newest schema; harmless where they have it."""
-        Base.metadata.create_all(self._engine)
-        with self.session() as session:
-            if session.get(TrailHead, 1) is None:
-                session.add(TrailHead(id=1, seq=0, digest=""))
+        """Brings the tables to the newest schema, in one transaction; harmless where they have it.
+
+        Raises:
+            ClinicError: the database cannot be reached, or is of a newer Dermalert.
+        """
+        try:
+            with self.session() as session:
+                if not self.is_sqlite:
+                    session.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
+                command.upgrade(alembic_config(session.connection()), "head")
+        except OperationalError as error:
+            raise self._away(error) from None
+        except CommandError:
+            raise ClinicError("the database was made by a newer Dermalert. Install that one.") from None
+
+    def require(self) -> None:
+        """Makes sure that a clinic's tables are there, of this version.
+
+        Raises:
+            ClinicError: they are not, or the database cannot be reached.
+        """
+        if self.file is not None and not self.file.exists():
+            raise ClinicError(f"{self.file}: there is no clinic. `dermalert serve` starts one; or name it by --data.")
+        try:
+            with self.reading() as session:
+                found = MigrationContext.configure(session.connection()).get_current_revision()
+        except OperationalError as error:
+            raise self._away(error) from None
+        newest = ScriptDirectory.from_config(alembic_config(None)).get_current_head()
+        if found != newest:
+            raise ClinicError(
+                f"the database has schema {found or 'none'}, and this Dermalert needs {newest}. "
+                "Start `dermalert serve` once: it upgrades an older one."
+            )
+
+    def _away(self, error: OperationalError) -> ClinicError:
+        told = " ".join(str(error.orig).split())[:200]
+        return ClinicError(f"{self.url.render_as_string()}: the database cannot be reached ({told}).")
 
     def healthy(self) -> bool:
         """Whether the database answers."""
@@ -95,6 +133,15 @@ class Store:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+def alembic_config(connection: Connection | None) -> Config:
+    """What Alembic needs to know of the migrations, and the transaction that they run in."""
+    config = Config()
+    config.set_main_option("script_location", "dermalert.clinic:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
 
 
 def _prepare(connection: Any, _: object) -> None:
