@@ -13,7 +13,7 @@ import pytest
 from bad_files import saved
 from dermalert.errors import BrokenArchive, DataError, MissingExtra, NotAPicture, RefusedFile, TooLarge, Unreadable
 from dermalert.intake import given as module
-from dermalert.intake import remote
+from dermalert.intake import remote, sources
 from dermalert.intake.decode import Limits
 from dermalert.intake.given import Given, given_at, load_given
 from dermalert.intake.index import index
@@ -233,6 +233,27 @@ def test_a_share_that_vanishes_for_a_moment_costs_a_wait_and_no_picture(
     monkeypatch.setattr(os, "open", flaky)
     assert load_given(Given("a.jpg", path=Path("a.jpg"))).pixels.shape == (40, 60, 3)
     assert waits == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("argument", ["f", "f/*.jpg"])
+def test_a_folder_that_cannot_be_listed_for_a_moment_is_listed_again(
+    argument: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("f/a.jpg")
+    waits: list[float] = []
+    errors = [OSError(errno.ENOTCONN, "Transport endpoint is not connected")]
+    scandir = os.scandir
+
+    def flaky(folder: Path) -> object:
+        if errors:
+            raise errors.pop()
+        return scandir(folder)
+
+    for each in (module, sources):
+        monkeypatch.setattr(each, "PATIENCE", Patience(sleep=waits.append))
+    monkeypatch.setattr(os, "scandir", flaky)
+    assert names(argument) == ["f/a.jpg"]
+    assert waits == [0.5]
 
 
 def test_what_is_not_there_costs_no_wait(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def test_braces_are_expanded_as_they_are_asked_for() -> None:
         ("x/**", ["x/a.jpg", "x/y"]),
         ("?/[ab].jpg", ["x/a.jpg", "y/b.jpg"]),
         ("x/masks/*.jpg", ["x/masks/a.jpg"]),
+        ("?/masks/*.jpg", ["x/masks/a.jpg"]),
         (".h/*.jpg", [".h/a.jpg"]),
         ("x/.*.jpg", ["x/.a.jpg"]),
         ("*/nothing/*", []),

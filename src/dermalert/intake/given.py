@@ -193,7 +193,7 @@ def _pattern(pattern: str) -> Iterator[Place]:
 
 def _names_in(folder: str) -> tuple[list[str], list[str]]:
     try:
-        return names_in(Path(folder), is_archive_name)
+        return PATIENCE(lambda: names_in(Path(folder), is_archive_name))
     except OSError as error:
         reason = f"the folder cannot be listed ({error.strerror})"
         raise Unreadable(folder or ".", reason, "Check its name and permissions.") from error

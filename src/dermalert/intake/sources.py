@@ -10,10 +10,12 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dermalert.errors import DataError, NotAPicture, RefusedFile, Unreadable, in_utf8, printable
 from dermalert.intake.decode import EXTENSIONS
+from dermalert.intake.patience import PATIENCE
 from dermalert.taxonomy import Label, label_of
 
 SPLIT_FOLDERS = {
@@ -128,7 +130,7 @@ def walk(root: Path, also: Callable[[str], bool] = lambda _: False) -> Iterator[
     while pending:
         folder = pending.pop()
         try:
-            files, below = names_in(root / folder, also)
+            files, below = PATIENCE(partial(names_in, root / folder, also))
         except OSError as error:
             yield Unreadable(root / folder, f"the folder cannot be listed ({error.strerror})", "Mend its permissions.")
             continue
@@ -138,11 +140,11 @@ def walk(root: Path, also: Callable[[str], bool] = lambda _: False) -> Iterator[
                 yield f"{before}{name}"
             else:
                 yield NotAPicture(root / f"{before}{name}", "its name is not valid UTF-8", "Rename it.")
-        pending.extend(f"{before}{name}" for name in reversed(below))
+        pending.extend(f"{before}{name}" for name in reversed(below) if not is_passed_over(name))
 
 
 def names_in(folder: Path, also: Callable[[str], bool] = lambda _: False) -> tuple[list[str], list[str]]:
-    """The sorted names of its pictures, with those that are no UTF-8, and of the folders to go on with.
+    """The sorted names of its pictures, with those that are no UTF-8, and of the folders in it.
 
     Names only: an entry of a million would take three times the memory.
     """
@@ -151,7 +153,7 @@ def names_in(folder: Path, also: Callable[[str], bool] = lambda _: False) -> tup
         if not _is_utf8(entry.name) or is_picture_name(entry.name):
             files.append(entry.name)
         elif entry.is_dir(follow_symlinks=False):
-            below += [] if is_passed_over(entry.name) else [entry.name]
+            below.append(entry.name)
         elif also(entry.name):
             files.append(entry.name)
     return sorted(files), sorted(below)
