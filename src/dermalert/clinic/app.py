@@ -36,7 +36,9 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 # Each runs as long as the service: it starts when entered, and has ended when left.
-BACKGROUND: tuple[Callable[[Service], AbstractContextManager[object]], ...] = ()
+BACKGROUND: tuple[Callable[[Service], AbstractContextManager[object]], ...] = (
+    lambda service: service.references.kept_ready(),
+)
 
 
 def make_app(settings: Settings) -> FastAPI:

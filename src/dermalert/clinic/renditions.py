@@ -27,6 +27,7 @@ from dermalert.score.explain import explain
 
 EDGES = (160, 320, 2048)  # pixels of the longer side that pictures are shown at
 MAP_EDGE = 512
+_REFERENCE_EDGE = 320
 _LOCKS = 32
 
 
@@ -51,7 +52,7 @@ class Renditions:
             RefusedFile, DecoderLost: the decoder refuses it now, or dies on it.
             Damaged: its file is gone or altered.
         """
-        size = _fitted(of, edge)
+        size = _shown_at(of, edge)
 
         def make() -> bytes:
             return rendition(self._pixels(of, size), edge=edge)
@@ -68,7 +69,7 @@ class Renditions:
             DataError: the model does not know the diagnosis.
             NotNow, RefusedFile, DecoderLost, Damaged: as `picture`.
         """
-        size = _fitted(of, MAP_EDGE)
+        size = _shown_at(of, MAP_EDGE)
         asked = hashlib.sha256(f"{digest}/{diagnosis}".encode()).hexdigest()[:24]
 
         def make() -> bytes:
@@ -76,6 +77,23 @@ class Renditions:
             return evidence_layer(found.speaking_for, size)
 
         return self._kept(of.sha256, f"{asked}.png", make)
+
+    def reference(self, sha256: str, data: bytes) -> bytes:
+        """A small JPEG of a reference picture.
+
+        Raises:
+            RefusedFile, DecoderLost: as `picture`.
+        """
+
+        def make() -> bytes:
+            square = (_REFERENCE_EDGE, _REFERENCE_EDGE)
+            with self._decoding:  # twice: its shape is known only after the first time
+                info = self._decoder.decode(data, square, "the picture").picture.info
+                size = _fitted(info.width, info.height, _REFERENCE_EDGE)
+                pixels = self._decoder.decode(data, size, "the picture").picture.pixels
+            return rendition(pixels, edge=_REFERENCE_EDGE)
+
+        return self._kept(sha256, "reference.jpg", make)
 
     def _pixels(self, of: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
         data = self._files.read(of.sha256)
@@ -96,9 +114,13 @@ class Renditions:
             return made
 
 
-def _fitted(of: Picture, edge: int) -> tuple[int, int]:
-    """(width, height) at which the picture fits into a square, never enlarged."""
+def _shown_at(of: Picture, edge: int) -> tuple[int, int]:
     if not of.width or not of.height:
         raise NotNow("This picture has not been opened yet, or could not be: there is nothing to show.")
-    scale = min(1.0, edge / max(of.width, of.height))
-    return max(1, round(of.width * scale)), max(1, round(of.height * scale))
+    return _fitted(of.width, of.height, edge)
+
+
+def _fitted(width: int, height: int, edge: int) -> tuple[int, int]:
+    """(width, height) at which a picture fits into a square, never enlarged."""
+    scale = min(1.0, edge / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -17,6 +17,7 @@ from dermalert.clinic.files import Files
 from dermalert.clinic.model import ModelInUse
 from dermalert.clinic.news import News
 from dermalert.clinic.receiving import Bounds
+from dermalert.clinic.references import References
 from dermalert.clinic.renditions import Renditions
 from dermalert.clinic.searches import Searches
 from dermalert.clinic.settings import Settings
@@ -31,8 +32,8 @@ class Service:
     Attributes:
         sign_ins: tries to sign in, by address. uploads: requests that bring pictures, by user. exports: tables and
             reports, by user.
-        models: the model that scores. renditions: what is shown of pictures. news: whether cases have changed.
-        searches: what readers look for.
+        models: the model that scores. renditions: what is shown of pictures. references: similar cases.
+        news: whether cases have changed. searches: what readers look for.
         places: for uploads that are read at one moment; each may hold a picture in memory.
     """
 
@@ -41,6 +42,7 @@ class Service:
     files: Files
     models: ModelInUse
     renditions: Renditions
+    references: References
     news: News
     sign_ins: Throttle = field(default_factory=lambda: Throttle(20, per=60))
     uploads: Throttle = field(default_factory=lambda: Throttle(3000, per=60))
@@ -54,7 +56,9 @@ class Service:
         store, files = Store(settings.db_url), Files(settings.data / "pictures")
         decoder = Decoder(settings.limits, settings.decode_memory)
         renditions = Renditions(settings.data / "renditions", files, decoder)
-        return cls(settings, store, files, ModelInUse(settings.bundle), renditions, News(store))
+        models = ModelInUse(settings.bundle)
+        references = References(settings.neighbours, settings.data / "references", models)
+        return cls(settings, store, files, models, renditions, references, News(store))
 
     @cached_property
     def bounds(self) -> Bounds:

@@ -40,11 +40,13 @@ class Case:
         paths: of its file; several where the collection holds the same file more than once.
         labels: what the collection calls it: none where it says nothing, several where it contradicts itself.
         similarity: cosine in [-1, 1].
+        sha256: of its file.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
     similarity: float
+    sha256: bytes
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `--json`."""
@@ -109,25 +111,52 @@ def run_similar(
     engine = Engine(bundle)
     data = read_bytes(picture)
     query = embed(engine, decode(data, path=picture, size=bundle.size).pixels[None])[0]
-    labelled = _labelled(among)
-    kept = Index(index, bundle)
-    hashes, refused = _indexed(engine, kept, list(labelled), workers)
+    collection = Collection.read(among, engine, index, workers)
     itself = hashlib.sha256(data).digest()
-    places: dict[bytes, list[Path]] = {}
-    for path, one in hashes.items():
-        if one != itself:
-            places.setdefault(one, []).append(path)
-    if not places:
+    searched = sum(len(paths) for one, paths in collection.places.items() if one != itself)
+    if not searched:
+        refused = collection.refused
         others = f"; {len(refused)} files were refused, the first: {refused[0]}" if refused else ""
         raise DataError(f"{printable(str(among))}: no picture there to compare with{others}")
-    cases = tuple(
-        Case(tuple(places[found.sha256]), _labels(labelled, places[found.sha256]), found.similarity)
-        for found in nearest(query, kept.blocks(), among=places, k=k)
-    )
-    similar = Similar(picture, cases, sum(map(len, places.values())), refused)
+    cases = tuple(collection.nearest(query, k, but=itself))
+    similar = Similar(picture, cases, searched, collection.refused)
     if out is not None:
         page.write(out, _page(similar, bundle, command=command, made=made))
     return similar
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Labelled pictures, all of whose features are known.
+
+    Attributes:
+        labelled: what its owner calls each file.
+        places: the files of each hash.
+        refused: files that could not be used.
+        index: holds the features.
+    """
+
+    labelled: Mapping[Path, str | None]
+    places: Mapping[bytes, list[Path]]
+    refused: tuple[RefusedFile, ...]
+    index: Index
+
+    @classmethod
+    def read(cls, among: Path, engine: Engine, index: Path, workers: int | None = None) -> Collection:
+        """Embeds what the index does not know yet; arguments and errors as of `run_similar`."""
+        labelled, kept = _labelled(among), Index(index, engine.bundle)
+        hashes, refused = _indexed(engine, kept, list(labelled), workers)
+        places: dict[bytes, list[Path]] = {}
+        for path, one in hashes.items():
+            places.setdefault(one, []).append(path)
+        return cls(labelled, places, refused, kept)
+
+    def nearest(self, query: NDArray[np.float32], k: int, *, but: bytes) -> Iterator[Case]:
+        """The `k` pictures most like `query`, float32 (E,) of length 1, the likest first; none whose hash is `but`."""
+        among = self.places.keys() - {but}
+        for found in nearest(query, self.index.blocks(), among=among, k=k):
+            paths = self.places[found.sha256]
+            yield Case(tuple(paths), _labels(self.labelled, paths), found.similarity, found.sha256)
 
 
 def _labelled(among: Path) -> Mapping[Path, str | None]:

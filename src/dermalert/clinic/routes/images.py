@@ -18,7 +18,8 @@ from dermalert.clinic.renditions import EDGES
 from dermalert.clinic.routes.uploads import problems
 from dermalert.clinic.schema import Case, Role
 from dermalert.clinic.service import Here, Service
-from dermalert.errors import DataError, NotNow
+from dermalert.errors import DataError, NoSuchCase, NotNow
+from dermalert.intake.decode import read_bytes
 
 router = APIRouter(tags=["pictures"])
 
@@ -67,6 +68,19 @@ def evidence(
         return service.renditions.evidence(case.picture, model.engine, model.digest, diagnosis)
 
     return _answer(request, f"{case.sha256}/{model.digest}/{diagnosis}", "image/png", make)
+
+
+@router.get("/references/{sha256}", response_class=Response, responses=_answers("image/jpeg"))
+def reference(sha256: str, request: Request, service: Here, visitor: Reader) -> Response:  # noqa: ARG001
+    """A picture of the reference collection, small."""
+    file = service.references.file(sha256)
+    if file is None:
+        raise NoSuchCase("The reference collection has no such picture.")
+
+    def make() -> bytes:
+        return service.renditions.reference(sha256, read_bytes(file, service.settings.limits))
+
+    return _answer(request, sha256, "image/jpeg", make)
 
 
 def _case(service: Service, visitor: Visitor, id_: str, what: str) -> Case:

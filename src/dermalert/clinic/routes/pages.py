@@ -312,7 +312,8 @@ def _case(
         action=lambda what: place.address(f"/cases/{id_}/{what}"),
         lesion=lesion,
         patient=patient,
-        similar=None,
+        similar=service.references.like(found),
+        references=service.references,
         diagnoses=NAMES,
     )
 
