@@ -110,6 +110,14 @@ def test_an_object_whose_name_looks_like_a_pattern_is_read_when_it_is_listed() -
 
 
 @pytest.mark.usefixtures("bucket")
+def test_a_prefix_of_more_objects_than_one_answer_tells_is_listed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    files, _ = remote._place("s3://skin/new")
+    monkeypatch.setattr(files, "req_kw", {"MaxKeys": 2})
+    assert len(names("s3://skin/new")) == 4
+    assert names("s3://skin/**/*.png") == ["s3://skin/new/a.png"]
+
+
+@pytest.mark.usefixtures("bucket")
 def test_shards_are_streamed_and_a_truncated_one_is_told() -> None:
     found = list(given_at(["s3://skin/shards/{000..001}.tar"]))
     assert [one.name for one in found[:3]] == [f"s3://skin/shards/000.tar::{number}.jpg" for number in range(3)]
