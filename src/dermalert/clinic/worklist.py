@@ -260,7 +260,7 @@ def _to_change(session: Session, id_: str, allowed: tuple[Status, ...], what: st
     return found
 
 
-def _one(session: Session, asked: Select[tuple[Case]]) -> Case:
+def _one(session: Session, asked: Select[Case]) -> Case:
     parts = (Case.finding, Case.notes, Case.decisions, Case.histologies, Case.picture)
     found = session.scalars(asked.options(*map(selectinload, parts)).execution_options(populate_existing=True)).first()
     if found is None:
