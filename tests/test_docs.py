@@ -18,16 +18,19 @@ from markdown.extensions.toc import slugify, unique
 
 import dermalert
 from dermalert.cli import commands
+from dermalert.intake.archives import ENDINGS
 from dermalert.intake.containers import _OTHERS
 from dermalert.intake.decode import DEFAULT_LIMITS, EXTENSIONS
+from dermalert.intake.lists import COLUMNS
 from dermalert.intake.manifest import SCHEMA
+from dermalert.intake.patience import PATIENCE
 from dermalert.intake.sources import MASK_FOLDERS
 from dermalert.judge.compare import ALIKE, BETTER, UNKNOWN, WORSE
 from dermalert.judge.study import VALIDATION, Arm, Study, compared
 from dermalert.judge.study_json import study_json
 from dermalert.learn.diagnose import DIVERGED, GOOD, IMPROVING, OVERFITTING, TOO_SHORT, UNDERFITTING, UNSTABLE
 from dermalert.learn.recipes import _CHOICES, AUGMENTATIONS, PREPARATIONS, RECIPES, Recipe
-from dermalert.score.batch import COLUMNS_AFTER, COLUMNS_BEFORE
+from dermalert.score.output import COLUMNS_AFTER, COLUMNS_BEFORE
 from dermalert.taxonomy import COARSE, NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,3 +198,10 @@ def test_every_verdict_and_section_of_a_study_is_told() -> None:
     assert len(sections) >= 10
     for section in sections:
         assert f"\n### {section}\n" in page, section
+
+
+def test_the_page_of_inputs_names_every_ending_and_column() -> None:
+    page = text_of(DOCS / "inputs.md")
+    for word in (*ENDINGS, *COLUMNS):
+        assert f"`{word}`" in page
+    assert f"Each attempt at something remote has {PATIENCE.timeout_s:.0f}\nseconds" in page

@@ -52,7 +52,7 @@ class Patience:
         self,
         attempts: int = 4,
         first_wait_s: float = 0.5,
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
         *,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
