@@ -53,6 +53,11 @@ class Decoder:
         self._process: Any = None
         self._connection: Connection | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The process; None while there is none."""
+        return self._process.pid if self._connection else None
+
     def decode(self, data: bytes, size: tuple[int, int], name: str) -> Decoded:
         """A picture, squashed to `size` (width, height).
 
