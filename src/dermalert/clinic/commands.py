@@ -1,4 +1,4 @@
-"""The commands of the clinic: what `dermalert worker`, `check`, `backup`, `restore` and `audit-trail` run.
+"""The commands of the clinic: what `dermalert serve`, `worker`, `check`, `backup`, `restore` and `audit-trail` run.
 
 Parses, calls, prints. The service's libraries are imported inside, so that other commands start without them.
 """
@@ -66,6 +66,40 @@ def found(**options: Any) -> tuple[Settings, Store, Files]:
     settings, store, files = places(**options)
     store.require()
     return settings, store, files
+
+
+@click.command()
+@place_options
+@click.option("--host", help="Where it listens; default: 127.0.0.1, this machine alone.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: 8000.")
+@click.option("--base-url", metavar="URL", help="What links begin with, behind a proxy: https://derma.example.")
+@click.option("--https", is_flag=True, default=None, help="Browsers come by TLS, through a proxy: cookies are Secure.")
+@click.option("--proxies", metavar="ADDRESSES", help="Of proxies whose X-Forwarded headers are believed.")
+@click.option("--bundle", type=FOLDER, help="The bundle/ folder of a training run; default: the model that ships.")
+@click.option("--workers", type=click.IntRange(0), help="Scoring threads; 0: `dermalert worker` scores. Default: 1.")
+@click.option("--watch", type=FOLDER, help="A folder whose pictures are taken in.")
+def serve(**options: Any) -> None:
+    """Serve the clinic: a worklist that alerts, and an API.
+
+    The first time, prints a link that sets the admin's password; it works once. Every option can be given as a
+    variable, DERMALERT_PORT and so on; some things only so: see docs/operate.md. Ends in order on SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      dermalert serve --data /srv/clinic --watch /srv/from-the-microscope
+    """
+    settings, store, _ = made(**options)
+    from dermalert.clinic import accounts
+    from dermalert.clinic.serving import listening, run
+
+    with listening(settings) as (settings, taken):
+        link = accounts.first_link(store)
+        store.close()
+        if link:
+            click.echo(
+                f"Nobody can sign in yet. Set the password of 'admin': {settings.link_base}/welcome?token={link}"
+            )
+        run(settings, taken, lambda name: click.echo(f"Serving {settings.link_base} with {printable(name)}", err=True))
 
 
 @click.command()
@@ -204,4 +238,4 @@ def _head(text: str) -> tuple[int, str]:
     return int(number), digest
 
 
-clinic_commands: tuple[click.Command, ...] = (worker, check, backup, restore, audit_trail)
+clinic_commands: tuple[click.Command, ...] = (serve, worker, check, backup, restore, audit_trail)

@@ -56,7 +56,13 @@ def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True
-    for name in ("httpx", "httpcore", "fontTools", "weasyprint"):  # theirs would name addresses, or say too much
+    for name in (
+        "httpx",
+        "httpcore",
+        "fontTools",
+        "weasyprint",
+        "alembic",
+    ):  # theirs would name addresses, or say too much
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

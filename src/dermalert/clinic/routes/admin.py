@@ -41,13 +41,17 @@ def add_user(request: Request, service: Here, visitor: Admin, name: Words, role:
     try:
         with service.store.session() as session:
             user = accounts.add_user(session, visitor.name, name, role, email)
-            if user.role == Role.UPLOADER:
-                shown = {"secret": accounts.new_token(session, visitor.name, user.id, "first")}
-            else:
-                shown = {"link": _address(service, accounts.new_link(session, visitor.name, user.id))}
+            uploads = user.role == Role.UPLOADER
+            secret = (
+                accounts.new_token(session, visitor.name, user.id, "first")
+                if uploads
+                else accounts.new_link(session, visitor.name, user.id)
+            )
     except DataError as error:
         return _users(request, service, status=422, wrong=str(error))
-    return _users(request, service, of=user.name, **shown)
+    if uploads:
+        return _users(request, service, of=user.name, secret=secret)
+    return _users(request, service, of=user.name, link=_address(service, secret))
 
 
 @router.post("/users/{id}/link")

@@ -37,11 +37,11 @@ Word = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, p
 class Facts(BaseModel):
     """What the sender tells of the pictures of one request."""
 
-    patient: Word | None = Field(None, description="An opaque reference. Not a name.", examples=["P-0815"])
-    lesion: Word | None = Field(None, description="An opaque reference.", examples=["L-3"])
-    site: Annotated[Word, StringConstraints(max_length=100)] | None = Field(None, examples=["back"])
+    patient: Word | None = Field(default=None, description="An opaque reference. Not a name.", examples=["P-0815"])
+    lesion: Word | None = Field(default=None, description="An opaque reference.", examples=["L-3"])
+    site: Annotated[Word, StringConstraints(max_length=100)] | None = Field(default=None, examples=["back"])
     sex: Literal["female", "male", "other"] | None = None
-    age: Annotated[int, Field(ge=0, le=120)] | None = Field(None, description="In years.")
+    age: Annotated[int, Field(ge=0, le=120)] | None = Field(default=None, description="In years.")
     taken_on: date | None = None
 
     @field_validator("*", mode="before")
@@ -54,10 +54,10 @@ class Result(BaseModel):
     """What became of one picture."""
 
     name: str = Field(description="Of the file, as it was sent.")
-    id: str | None = Field(None, description="Of its case; null where it was not taken.")
-    is_new: bool = Field(False, description="False where this picture has a case under this key already.")
-    address: str | None = Field(None, description="Where the case is shown.")
-    problem: str | None = Field(None, description="Why it was not taken, and what to do.")
+    id: str | None = Field(default=None, description="Of its case; null where it was not taken.")
+    is_new: bool = Field(default=False, description="False where this picture has a case under this key already.")
+    address: str | None = Field(default=None, description="Where the case is shown.")
+    problem: str | None = Field(default=None, description="Why it was not taken, and what to do.")
 
 
 class Results(BaseModel):
