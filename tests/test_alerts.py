@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dermalert.clinic import alerts, delivery, targets, trail
 from dermalert.clinic.delivery import MAX_ATTEMPTS, deliver, sweep_and_deliver, telling
-from dermalert.clinic.drift import Comparison, Shift, shift_of_diagnoses
+from dermalert.clinic.drift import Comparison, Drift, Shift, shift_of_diagnoses
 from dermalert.clinic.schema import Case, Delivery, Finding, Picture, Rule, new_id, now
 from dermalert.clinic.settings import Settings
 from dermalert.clinic.store import Store
@@ -620,6 +620,6 @@ def test_the_thread_tells_of_new_cases_and_survives_what_goes_wrong(
 
     monkeypatch.setattr(delivery, "_EVERY", 0.01)
     monkeypatch.setattr(delivery, "sweep_and_deliver", faulty)
-    with telling(store, given):
+    with telling(store, given, lambda _: Drift("", 0, (), (), False)):
         assert told.wait(20)
     assert len(post[0].mails) == 1

@@ -17,7 +17,7 @@ from tests.graphs import CLASSES, bundle
 
 from dermalert.bundle.reference import Binned
 from dermalert.clinic import drift
-from dermalert.clinic.drift import BASELINE, FALSE_ALARMS, WINDOW, compared, drift_of, reference_of, shift_of
+from dermalert.clinic.drift import BASELINE, FALSE_ALARMS, WINDOW, DriftWatch, compared, reference_of, shift_of
 from dermalert.clinic.schema import Case, Finding, Picture, new_id
 from dermalert.clinic.store import Store
 from dermalert.drawn.corruptions import corrupted
@@ -155,7 +155,9 @@ def test_a_site_is_compared_with_its_own_first_pictures_window_by_window(tmp_pat
         tmp_path, [*findings(BASELINE + WINDOW, random), *findings(WINDOW + 30, random, light=1.0, score=1.0)]
     )
     with store.reading() as session:
-        found = drift_of(session, BUNDLE, DIGEST)
+        watch = DriftWatch()
+        found = watch.look(session, BUNDLE, DIGEST)
+        assert watch.look(session, BUNDLE, DIGEST).latest[0] is found.latest[0]  # a window is looked at once
         assert [(each.against, each.window, each.alarm) for each in found.history] == [
             ("site", 1, False),
             ("site", 2, True),
@@ -163,7 +165,7 @@ def test_a_site_is_compared_with_its_own_first_pictures_window_by_window(tmp_pat
         assert found.latest == found.history[-1:]
         assert not found.has_reference
         assert found.wanted == 0
-        assert drift_of(session, BUNDLE, "e" * 64).wanted == BASELINE + WINDOW  # of a new bundle
+        assert DriftWatch().look(session, BUNDLE, "e" * 64).wanted == BASELINE + WINDOW  # of a new bundle
 
 
 def test_the_bundles_reference_speaks_before_the_site_has_its_own(tmp_path: Path) -> None:
@@ -171,18 +173,18 @@ def test_the_bundles_reference_speaks_before_the_site_has_its_own(tmp_path: Path
     known = bundle(reference=reference_of(findings(1000, random), BUNDLE))
     store = store_with(tmp_path, findings(WINDOW + 30, random, score=1.0))
     with store.reading() as session:
-        found = drift_of(session, known, DIGEST)
+        found = DriftWatch().look(session, known, DIGEST)
         assert [each.against for each in found.latest] == ["bundle"]
         assert found.latest[0].alarm
         assert found.wanted == BASELINE - 30
-        assert drift_of(session, BUNDLE, DIGEST).latest == ()
+        assert DriftWatch().look(session, BUNDLE, DIGEST).latest == ()
 
 
 def test_many_pictures_of_one_lesion_count_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift, "BASELINE", 100)
     store = store_with(tmp_path, findings(100 + WINDOW, np.random.default_rng(6)), lesions=40)
     with store.reading() as session:
-        assert drift_of(session, BUNDLE, DIGEST).latest[0].pictures == 40
+        assert DriftWatch().look(session, BUNDLE, DIGEST).latest[0].pictures == 40
 
 
 def test_refused_pictures_have_no_score_and_are_compared_by_what_they_have() -> None:

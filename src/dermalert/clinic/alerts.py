@@ -189,6 +189,11 @@ def sweep(session: Session, at: datetime, settings: Settings) -> int:
     return raised
 
 
+def any_about_drift(session: Session) -> bool:
+    """Whether a rule about drift is on."""
+    return session.scalar(select(Rule.id).where(Rule.enabled, Rule.kind == "drift").limit(1)) is not None
+
+
 def sweep_drift(
     session: Session, comparisons: Sequence[Comparison], digest: str, at: datetime, settings: Settings
 ) -> int:

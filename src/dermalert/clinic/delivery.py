@@ -18,8 +18,9 @@ import logging
 import smtplib
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -31,6 +32,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, contains_eager
 
 from dermalert.clinic import alerts, trail
+from dermalert.clinic.drift import Drift
 from dermalert.clinic.schema import Alert, Delivery, Rule, now
 from dermalert.clinic.settings import Settings
 from dermalert.clinic.store import Store
@@ -47,6 +49,7 @@ _FIRST_WAIT = timedelta(seconds=15)
 _LONGEST_WAIT = timedelta(hours=2)
 _PATIENCE = 10.0  # seconds for each step of a connection
 _EVERY = 2.0  # seconds between sweeps
+_DRIFT_EVERY = 60.0  # and between looks at drift
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -255,35 +258,46 @@ def signature(body: bytes, secret: str, at: datetime) -> dict[str, str]:
 def sweep_and_deliver(store: Store, settings: Settings) -> None:
     """Raises what is to be raised, and sends what is due."""
     at = now()
-    try:
-        with store.reading() as session:
-            wanted = alerts.any_to_raise(session, at)
-        if wanted:
-            with store.session() as session:
-                alerts.sweep(session, at, settings)
-    except IntegrityError:  # another process of the service raised them
-        pass
+    with store.reading() as session:
+        wanted = alerts.any_to_raise(session, at)
+    if wanted:
+        with suppress(IntegrityError), store.session() as session:  # another process of the service raised them
+            alerts.sweep(session, at, settings)
     deliver(store, settings)
 
 
+def sweep_drift(store: Store, settings: Settings, drift: Callable[[Session], Drift]) -> None:
+    """Raises what the rules about drift ask for; looks at no window where there is no such rule."""
+    with store.reading() as session:
+        if not alerts.any_about_drift(session):
+            return
+        found = drift(session)
+    with suppress(IntegrityError), store.session() as session:  # another process of the service raised them
+        alerts.sweep_drift(session, found.history, found.digest, now(), settings)
+
+
 @contextmanager
-def telling(store: Store, settings: Settings) -> Iterator[None]:
+def telling(store: Store, settings: Settings, drift: Callable[[Session], Drift]) -> Iterator[None]:
     """Has alerts raised and sent by a thread, as long as it is entered; it ends once a message under way is sent."""
     stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(_EVERY):
-            try:
-                sweep_and_deliver(store, settings)
-            except SQLAlchemyError as error:  # the database is away: nothing is lost, it is tried again
-                log.error("alerts wait for the database", extra={"error": type(error).__name__})
-            except Exception:  # a thread that dies would tell nobody any more
-                log.exception("alerts failed")
-
-    thread = threading.Thread(target=work, name="alerts", daemon=True)
+    thread = threading.Thread(target=_tell, args=(stop, store, settings, drift), name="alerts", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join(_PATIENCE * 3)
+
+
+def _tell(stop: threading.Event, store: Store, settings: Settings, drift: Callable[[Session], Drift]) -> None:
+    look_at_drift = time.monotonic()
+    while not stop.wait(_EVERY):
+        try:
+            if time.monotonic() >= look_at_drift:
+                look_at_drift = time.monotonic() + _DRIFT_EVERY
+                sweep_drift(store, settings, drift)
+            sweep_and_deliver(store, settings)
+        except SQLAlchemyError as error:  # the database is away: nothing is lost, it is tried again
+            log.error("alerts wait for the database", extra={"error": type(error).__name__})
+        except Exception:  # a thread that dies would tell nobody any more
+            log.exception("alerts failed")

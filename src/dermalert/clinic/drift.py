@@ -16,6 +16,7 @@ to be expected in 200 windows, 40,000 pictures. How large a shift is tells the p
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,12 +103,14 @@ class Drift:
     """What can be said of drift now.
 
     Attributes:
+        digest: of the model's bundle.
         scored: pictures that this model has scored here.
         latest: the last whole window against each reference there is.
         history: the last `SHOWN` windows against each, the oldest first.
         has_reference: whether the bundle brings one.
     """
 
+    digest: str
     scored: int
     latest: tuple[Comparison, ...]
     history: tuple[Comparison, ...]
@@ -119,32 +122,47 @@ class Drift:
         return max(0, BASELINE + WINDOW - self.scored)
 
 
-def drift_of(session: Session, bundle: Bundle, digest: str) -> Drift:
-    """The latest windows of the findings that the bundle of that digest made, against the references there are."""
-    scored = session.scalar(select(func.count()).where(Finding.bundle_digest == digest)) or 0
-    last = (scored - BASELINE) // WINDOW  # the number of whole windows, if any, after the site's baseline
-    if last < 1:
-        return _before_the_first(session, bundle, digest, scored)
-    references = {"site": reference_of(_findings(session, digest, 0, BASELINE), bundle)}
-    if bundle.reference:
-        references["bundle"] = bundle.reference
-    history = [
-        compared(name, reference, bundle, number, findings)
-        for number in range(max(1, last - SHOWN + 1), last + 1)
-        for findings in (_findings(session, digest, BASELINE + (number - 1) * WINDOW, WINDOW),)
-        for name, reference in references.items()
-    ]
-    return Drift(scored, tuple(history[-len(references) :]), tuple(history), bundle.reference is not None)
+class DriftWatch:
+    """Looks at each window once, and remembers what it found; may be shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._digest = ""
+        self._references: dict[str, Reference] = {}
+        self._windows: dict[int, tuple[Comparison, ...]] = {}
+
+    def look(self, session: Session, bundle: Bundle, digest: str) -> Drift:
+        """The windows of the findings that the bundle of that digest made, against the references there are."""
+        with self._lock:
+            if digest != self._digest:
+                self._digest, self._references, self._windows = digest, {}, {}
+            scored = session.scalar(select(func.count()).where(Finding.bundle_digest == digest)) or 0
+            last = (scored - BASELINE) // WINDOW  # the number of whole windows after the site's baseline
+            if last < 1:
+                return _before_the_first(session, bundle, digest, scored)
+            numbers = range(max(1, last - SHOWN + 1), last + 1)
+            self._windows = {number: self._window(session, bundle, number) for number in numbers}
+            history = tuple(each for number in numbers for each in self._windows[number])
+            return Drift(digest, scored, self._windows[last], history, bundle.reference is not None)
+
+    def _window(self, session: Session, bundle: Bundle, number: int) -> tuple[Comparison, ...]:
+        if number in self._windows:
+            return self._windows[number]
+        if not self._references:
+            site = reference_of(_findings(session, self._digest, 0, BASELINE), bundle)
+            self._references = {"site": site, **({"bundle": bundle.reference} if bundle.reference else {})}
+        findings = _findings(session, self._digest, BASELINE + (number - 1) * WINDOW, WINDOW)
+        return tuple(compared(name, each, bundle, number, findings) for name, each in self._references.items())
 
 
 def _before_the_first(session: Session, bundle: Bundle, digest: str, scored: int) -> Drift:
     """While the site's baseline is gathered, its last pictures can be held against the bundle's reference alone."""
     if bundle.reference is None or scored < WINDOW:
-        return Drift(scored, (), (), bundle.reference is not None)
+        return Drift(digest, scored, (), (), bundle.reference is not None)
     whole = scored // WINDOW
     findings = _findings(session, digest, (whole - 1) * WINDOW, WINDOW)
     found = compared("bundle", bundle.reference, bundle, whole, findings)
-    return Drift(scored, (found,), (found,), True)
+    return Drift(digest, scored, (found,), (found,), True)
 
 
 def _findings(session: Session, digest: str, start: int, most: int) -> list[Finding]:

@@ -11,9 +11,12 @@ from threading import BoundedSemaphore
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
+from sqlalchemy.orm import Session
 
 from dermalert.clinic.decoder import Decoder
+from dermalert.clinic.drift import Drift, DriftWatch
 from dermalert.clinic.files import Files
+from dermalert.clinic.metering import ClinicCollector
 from dermalert.clinic.model import ModelInUse
 from dermalert.clinic.news import News
 from dermalert.clinic.receiving import Bounds
@@ -34,6 +37,7 @@ class Service:
             reports, by user.
         models: the model that scores. renditions: what is shown of pictures. references: similar cases.
         news: whether cases have changed. searches: what readers look for.
+        windows: of drift, as far as they were looked at.
         places: for uploads that are read at one moment; each may hold a picture in memory.
     """
 
@@ -48,6 +52,7 @@ class Service:
     uploads: Throttle = field(default_factory=lambda: Throttle(3000, per=60))
     exports: Throttle = field(default_factory=lambda: Throttle(30, per=60))
     searches: Searches = field(default_factory=Searches)
+    windows: DriftWatch = field(default_factory=DriftWatch)
     places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(16))
 
     @classmethod
@@ -64,6 +69,16 @@ class Service:
     def bounds(self) -> Bounds:
         """What is taken in."""
         return Bounds(self.settings.max_bytes, self.settings.max_files, self.settings.max_waiting)
+
+    def drift(self, session: Session) -> Drift:
+        """What can be said of drift of the model in use."""
+        model = self.models.current()
+        return self.windows.look(session, model.bundle, model.digest)
+
+    @cached_property
+    def collector(self) -> ClinicCollector:
+        """What Prometheus is told."""
+        return ClinicCollector(self.store, self.models.current, self.drift)
 
 
 def service_of(request: Request) -> Service:
