@@ -18,13 +18,12 @@ from markdown.extensions.toc import slugify, unique
 
 import dermalert
 from dermalert.cli import commands
-from dermalert.intake.archives import ENDINGS
 from dermalert.intake.containers import _OTHERS
 from dermalert.intake.decode import DEFAULT_LIMITS, EXTENSIONS
 from dermalert.intake.lists import COLUMNS
 from dermalert.intake.manifest import SCHEMA
 from dermalert.intake.patience import PATIENCE
-from dermalert.intake.sources import MASK_FOLDERS
+from dermalert.intake.sources import ARCHIVES, MASK_FOLDERS
 from dermalert.judge.compare import ALIKE, BETTER, UNKNOWN, WORSE
 from dermalert.judge.study import VALIDATION, Arm, Study, compared
 from dermalert.judge.study_json import study_json
@@ -202,6 +201,6 @@ def test_every_verdict_and_section_of_a_study_is_told() -> None:
 
 def test_the_page_of_inputs_names_every_ending_and_column() -> None:
     page = text_of(DOCS / "inputs.md")
-    for word in (*ENDINGS, *COLUMNS):
+    for word in (*ARCHIVES, *COLUMNS):
         assert f"`{word}`" in page
     assert f"Each attempt at something remote has {PATIENCE.timeout_s:.0f}\nseconds" in page

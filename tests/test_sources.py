@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -459,3 +460,22 @@ def test_isic_2017_is_listed_whole_with_coarse_labels(shared_data: Path) -> None
     listing = list_data(shared_data / "isic2017")
     assert (listing.kind, len(listing.items), listing.refused, listing.notes) == ("table", 2148, (), ())
     assert set(told(listing).values()) == {"melanoma", "not melanoma"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s3://bucket/set", "s3:/bucket/set: an address; a data set is read from disk. Copy it there."),
+        ("https://host/set.zip", "an address"),
+        ("set.tar.gz", "an archive; a data set is read from a folder. Unpack it, give that."),
+        ("set.ZIP", "an archive"),
+    ],
+)
+def test_a_data_set_in_an_archive_or_at_an_address_says_what_to_do(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for archive in ("set.tar.gz", "set.ZIP"):
+        Path(archive).touch()
+    with pytest.raises(DataError, match=re.escape(message)):
+        list_data(Path(name))

@@ -29,12 +29,7 @@ from typing import Protocol, TypeAlias
 
 from dermalert.errors import BrokenArchive, BrokenPicture, NotAPicture, RefusedFile, TooLarge, printable
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
-from dermalert.intake.sources import is_passed_over, is_picture_name
-
-ENDINGS = (
-    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
-    ".zip",
-)
+from dermalert.intake.sources import is_archive_name, is_passed_over, is_picture_name
 
 _RATIO = 100  # unpacked bytes for each byte of the archive, over all of it; photographs have about 1
 _SLACK = 100_000_000  # that may be unpacked in any case: a small archive may hold one drawn, even picture
@@ -46,11 +41,6 @@ _NAME = 4096  # characters
 _BLOCK = 512
 
 Found: TypeAlias = tuple[str, bytes] | RefusedFile
-
-
-def is_archive_name(name: str) -> bool:
-    """Whether a file is taken for an archive by its name."""
-    return name.lower().endswith(ENDINGS)
 
 
 def members(archive: str, file: io.BufferedReader, size: int, limits: Limits = DEFAULT_LIMITS) -> Iterator[Found]:

@@ -16,13 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 from dermalert.errors import DataError, NotAPicture, RefusedFile, Unreadable, printable
 from dermalert.intake import remote
-from dermalert.intake.archives import is_archive_name, members
+from dermalert.intake.archives import members
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, decode, read_bytes
 from dermalert.intake.lists import named_in
 from dermalert.intake.patience import PATIENCE, may_pass
 from dermalert.intake.patterns import Lister, has_braces, has_wildcards, in_braces, matching
 from dermalert.intake.ranged import open_ranged
-from dermalert.intake.sources import is_passed_over, is_picture_name, names_in, walk
+from dermalert.intake.sources import is_archive_name, is_passed_over, is_picture_name, names_in, walk
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,11 @@ SPLIT_FOLDERS = {
 # same names as the photographs.
 MASK_FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations"})
 
+ARCHIVES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
+    ".zip",
+)
+
 # Column names of HAM10000, of the ISIC 2017 to 2020 challenge tables and of the ISIC Archive's export.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "image": ("image_id", "image", "image_name", "isic_id", "filename", "file", "path"),
@@ -46,6 +52,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 # The challenges' one-column-a-class ground truth, and the yes-or-no columns of 2017 and 2020.
 ONE_HOT = frozenset({"mel", "nv", "bcc", "akiec", "bkl", "df", "vasc", "ak", "scc", "sk", "seborrheic_keratosis"})
 YES_OR_NO = ("melanoma", "target")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of `s3://` a path keeps one slash
 NOT_TOLD = frozenset({"", "nan", "na", "n/a", "null", "none", "unknown", "unk"})
 
 
@@ -93,8 +100,7 @@ def list_data(data: Path, *, table: Path | None = None, columns: Mapping[str, st
     Raises:
         DataError: nothing there that can be read as a data set.
     """
-    if not data.exists():
-        raise DataError(f"{printable(str(data))}: there is no such file or folder.")
+    _check_place(data)
     if data.suffix.lower() == ".csv" and data.is_file():
         return _from_table(data.parent, data, columns or {})
     if data.is_file():
@@ -107,9 +113,25 @@ def list_data(data: Path, *, table: Path | None = None, columns: Mapping[str, st
     return _from_folders(data)
 
 
+def _check_place(data: Path) -> None:
+    if not data.exists():
+        if _ADDRESS.match(str(data)):
+            raise DataError(f"{printable(str(data))}: an address; a data set is read from disk. Copy it there.")
+        raise DataError(f"{printable(str(data))}: there is no such file or folder.")
+    if data.is_file() and is_archive_name(data.name):
+        raise DataError(
+            f"{printable(str(data))}: an archive; a data set is read from a folder. Unpack it and give that."
+        )
+
+
 def is_picture_name(name: str) -> bool:
     """Whether a file is taken for a picture by its name; those of a Mac's notes on a file are not."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("._")  # noqa: PTH122 (much faster)
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file is taken for an archive by its name."""
+    return name.lower().endswith(ARCHIVES)
 
 
 def is_passed_over(folder: str) -> bool:
