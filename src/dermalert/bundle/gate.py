@@ -22,13 +22,14 @@ Floats = NDArray[np.float32]
 class Gate:
     """A distance from dermoscopic pictures and, where other pictures were at hand, a line between the two.
 
-    The features are the graph's outputs `texture` (T) and `embedding` (E).
+    The features are the graph's output `texture` (T), which fine-tuning changes little: what it makes of the embedding
+    knows diagnoses, and has unlearnt what a cat is.
 
     Attributes:
         centre: (T,), of the texture of dermoscopic pictures.
         axes: (K, T), its principal axes, each divided by the deviation along it.
         distance_limits: (2,), the mean squared distance along the axes at which a picture is flagged, and refused.
-        weights: (T + E,), of the logistic regression that tells other pictures from dermoscopic ones; (0,) where
+        weights: (T,), of the logistic regression that tells other pictures from dermoscopic ones; (0,) where
             there were no others to fit it on.
         bias: (1,), of the same; refused from a logit of 0.
         flag_logit: (1,), flagged from this logit.
@@ -47,7 +48,7 @@ class Gate:
             "centre": (texture,),
             "axes": (len(self.axes), texture) if self.axes.ndim else None,
             "distance_limits": (2,),
-            "weights": (features if features >= texture else 0,),
+            "weights": (texture if features else 0,),
             "bias": (1,),
             "flag_logit": (1,),
         }

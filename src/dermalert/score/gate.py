@@ -11,7 +11,7 @@ Three questions, and the first that says no gives the reason:
   of the features (Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
   attacks", NeurIPS 2018).
 - Other things. Is it more like the photographs, scans and screens that the gate was shown? A logistic regression on
-  the features (outlier exposure: Hendrycks, Mazeika and Dietterich, ICLR 2019).
+  the same features (outlier exposure: Hendrycks, Mazeika and Dietterich, ICLR 2019).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dermalert.errors import BundleError
 
 Floats = NDArray[np.float32]
 
-FEATURES = ("texture", "embedding")  # outputs of the graph that a gate needs
+FEATURES = ("texture",)  # outputs of the graph that a gate needs
 _SIDE = 128  # pixels of the square that quality is measured on
 _FIELD = 0.95  # radius within which it is measured, of half the side: a dermatoscope's black rim says nothing
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -195,14 +195,10 @@ def distances(gate: Gate, texture: Floats) -> NDArray[np.float64]:
     return np.asarray((along**2).mean(axis=1))
 
 
-def other_logits(gate: Gate, features: Mapping[str, Floats]) -> NDArray[np.float64]:
+def other_logits(gate: Gate, texture: Floats) -> NDArray[np.float64]:
     """The logit of being something else, refused from 0, float64 (N,)."""
-    return np.einsum("nf,f->n", joined(features), gate.weights.astype(np.float64)) + float(gate.bias[0])
-
-
-def joined(features: Mapping[str, Floats]) -> NDArray[np.float64]:
-    """Texture and embedding side by side, float64 (N, T + E)."""
-    return np.concatenate([features[name] for name in FEATURES], axis=1).astype(np.float64)
+    logits: NDArray[np.float64] = np.einsum("nf,f->n", texture.astype(np.float64), gate.weights.astype(np.float64))
+    return logits + float(gate.bias[0])
 
 
 def judge(gate: Gate, features: Mapping[str, Floats], qualities: Sequence[Quality]) -> list[Verdict]:
@@ -219,18 +215,19 @@ def judge(gate: Gate, features: Mapping[str, Floats], qualities: Sequence[Qualit
         BundleError: the gate was fitted on features of another model.
     """
     _check(gate, features)
-    distance = distances(gate, features["texture"])
+    texture = features["texture"]
+    distance = distances(gate, texture)
     ood, flagged = distance / gate.distance_limits[1], distance >= gate.distance_limits[0]
     if len(gate.weights):
-        logits = other_logits(gate, features)
+        logits = other_logits(gate, texture)
         ood = np.maximum(ood, 2 / (1 + np.exp(-np.clip(logits, -30, 30))))
         flagged |= logits >= gate.flag_logit[0]
     return [_verdict(*each) for each in zip(ood.tolist(), flagged.tolist(), qualities, strict=True)]
 
 
 def _check(gate: Gate, features: Mapping[str, Floats]) -> None:
-    texture, embedding = (features[name].shape[1] for name in FEATURES)
-    if len(gate.centre) != texture or len(gate.weights) not in (0, texture + embedding):
+    texture = features["texture"].shape[1]
+    if len(gate.centre) != texture or len(gate.weights) not in (0, texture):
         raise BundleError("The bundle's gate was fitted on features of another model. Fit it again.")
 
 

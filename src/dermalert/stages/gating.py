@@ -34,7 +34,6 @@ from dermalert.score.gate import (
     FEATURES,
     Quality,
     distances,
-    joined,
     judge,
     measure_quality,
     other_logits,
@@ -43,11 +42,11 @@ from dermalert.score.gate import (
 Floats = NDArray[np.float32]
 Names = NDArray[np.str_]
 
-REFUSED = 0.02  # of the altered views of a source that was left out of the fit
+REFUSED = 0.03  # of the altered views of a source that was left out of the fit
 FLAGGED = 0.05  # of the same, refused ones included
 AXES = 24
 FAR = 2.0  # times the distance that few left-out pictures reach: where others are known, a net for what none resembles
-PENALTY = 0.01  # C of the logistic regression
+PENALTY = 0.1  # C of the logistic regression
 MOST = 3000  # pictures of a source that are fitted on
 FOLDS = 5
 DRAWN = 40  # of each kind of drawn other
@@ -60,7 +59,7 @@ class Seen:
     """Pictures as a model sees them, a row a picture or view.
 
     Attributes:
-        features: the graph's outputs that a gate needs: `texture` (N, T) and `embedding` (N, E).
+        features: the graph's output that a gate needs: `texture` (N, T).
         qualities: (N,) of the same pixels.
         sources: (N,) where each comes from: a data set, a clinic, a package.
         groups: (N,) what must not be parted by a split: a lesion, a photograph and its crops.
@@ -121,7 +120,7 @@ def see(
 
     Raises:
         RefusedFile: a picture cannot be used.
-        BundleError: the graph gives no texture or embedding.
+        BundleError: the graph gives no texture.
     """
     size = engine.bundle.size
 
@@ -145,7 +144,7 @@ def see_others(engine: Engine, folder: Path, *, seed: int = 0, workers: int | No
 
     Raises:
         DataError: no usable picture in the folder.
-        BundleError: the graph gives no texture or embedding.
+        BundleError: the graph gives no texture.
     """
     found = [folder / each for each in walk(folder) if isinstance(each, str)]
     size = engine.bundle.size
@@ -276,7 +275,7 @@ def _raw(dermoscopic: Seen, others: Seen | None) -> Gate:
 
 
 def _line(dermoscopic: Seen, others: Seen, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    features = np.concatenate([joined(dermoscopic.features), joined(others.features)])
+    features = np.concatenate([each.features["texture"] for each in (dermoscopic, others)]).astype(np.float64)
     weights = np.concatenate([weights / weights.sum(), np.full(len(others), 1 / len(others))]) * len(features) / 2
     centre, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     features -= centre
@@ -307,7 +306,7 @@ def _limits(raw: Sequence[tuple[Gate, Seen]]) -> _Limits:
         return distances(gate, out.features["texture"])
 
     def logit(gate: Gate, out: Seen) -> NDArray[np.float64]:
-        return other_logits(gate, out.features)
+        return other_logits(gate, out.features["texture"])
 
     if not len(raw[0][0].weights):
         return _Limits((at(FLAGGED, distance), at(REFUSED, distance)), (0.0, 0.0))
