@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from dermalert.bundle.format import Bundle
 from dermalert.intake.decode import load
+from dermalert.intake.given import Given, given_at
 from dermalert.intake.masks import load_mask, masks_in
 from dermalert.judge.faithfulness import deletion, insertion, inside
 from dermalert.judge.intervals import group_bootstrap
 from dermalert.score import explain, similar
-from dermalert.score.batch import pictures_at
 from dermalert.score.engine import Engine
 from dermalert.stages.explaining import _middle
 
@@ -127,7 +127,7 @@ def main() -> None:
     if asked.search:
         search(bundle, asked.search)
         return
-    files = [path for path in pictures_at([asked.pictures_at]) if isinstance(path, Path)]
+    files = [each.path for each in given_at([asked.pictures_at]) if isinstance(each, Given) and each.path]
     chosen = np.random.default_rng(0).permutation(len(files))[: asked.pictures]
     engine = Engine(bundle)
     found = judged(engine, [files[i] for i in chosen], masks_in(asked.masks) if asked.masks else {})

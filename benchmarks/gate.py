@@ -18,7 +18,8 @@ import numpy as np
 
 from dermalert.bundle.format import Bundle
 from dermalert.drawn.others import OTHERS, draw_other
-from dermalert.score.batch import pictures_at, score
+from dermalert.intake.given import given_at
+from dermalert.score.batch import score
 from dermalert.score.engine import Engine
 from dermalert.score.gate import FEATURES, judge, measure_quality
 
@@ -27,7 +28,7 @@ PICTURES, ROUNDS = 32, 9
 
 def rates(bundle: Bundle, folder: Path) -> None:
     """Prints what becomes of the pictures in `folder`."""
-    findings = [finding for finding in score(pictures_at([folder]), bundle) if finding.status != "error"]
+    findings = [finding for finding in score(given_at([folder]), bundle) if finding.status != "error"]
     reasons = Counter(finding.message.partition(":")[0].partition(".")[0] for finding in findings if finding.message)
     refused = sum(finding.status == "rejected" for finding in findings)
     flagged = sum(finding.status == "scored" and bool(finding.message) for finding in findings)

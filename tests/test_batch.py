@@ -18,11 +18,13 @@ from bad_files import BYTES, HONEST, ON_DISK
 from dermalert.drawn import draw_many
 from dermalert.errors import BundleError, DataError, RefusedFile
 from dermalert.intake.decode import Limits, load
+from dermalert.intake.given import Given, given_at
 from dermalert.intake.index import index
 from dermalert.intake.sources import list_data
-from dermalert.score import batch
-from dermalert.score.batch import Finding, pictures_at, score, write_csv, write_json
+from dermalert.score.batch import Finding, score
+from dermalert.score.durable import Output
 from dermalert.score.engine import Engine
+from dermalert.score.output import lines_of
 from dermalert.stages.scoring import run_score
 from graphs import CLASSES, bundle, graph, paint, point
 
@@ -31,7 +33,17 @@ COLUMNS = "path,status,melanoma,malignant,alert,diagnosis,p_melanoma,p_nevus,p_v
 
 
 def found(*paths: Path, **options: object) -> list[Finding]:
-    return list(score(pictures_at(paths), bundle(), **options))  # type: ignore[arg-type]
+    return list(score(given_at(paths), bundle(), **options))  # type: ignore[arg-type]
+
+
+def given(*paths: Path) -> list[Given]:
+    """Pictures as they are, whether they exist or not."""
+    return [Given(str(path), path=path) for path in paths]
+
+
+def table(findings: list[Finding]) -> list[dict[str, str]]:
+    lines = lines_of("csv", CLASSES)
+    return list(csv.DictReader(io.StringIO(lines.head + "".join(map(lines.line, findings)), newline="")))
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -81,7 +93,7 @@ def test_a_finding_holds_what_the_engine_computes(tmp_path: Path) -> None:
 
 def test_malignant_is_the_sum_over_the_malignant_diagnoses(tmp_path: Path) -> None:
     made = bundle(classes=("basal cell carcinoma", "melanoma", "nevus"))
-    (one,) = score([paint(tmp_path / "x.png", GREEN)], made)
+    (one,) = score(given(paint(tmp_path / "x.png", GREEN)), made)
     assert one.malignant == pytest.approx(one.probabilities[0] + one.probabilities[1])
     assert one.melanoma == one.probabilities[1]
     assert one.diagnosis == "melanoma"
@@ -99,14 +111,14 @@ def test_an_alert_is_raised_at_the_threshold_itself_and_not_a_hair_below(
         (np.nextafter(one.melanoma, 1), "none"),
         (np.nextafter(one.melanoma, 0), "refer"),
     ):
-        (again,) = score([picture], bundle(operating_points=(point(float(threshold)),)))
+        (again,) = score(given(picture), bundle(operating_points=(point(float(threshold)),)))
         assert again.alert == alert, threshold
 
 
 def test_a_prevalence_changes_the_probabilities_as_bayes_says_and_no_alert_and_no_set(tmp_path: Path) -> None:
     pictures = [paint(tmp_path / f"{red}.png", (red, 120, 40)) for red in range(0, 256, 25)]
     asked = bundle(prevalence={"melanoma": 0.25, "nevus": 0.5, "vascular lesion": 0.25})
-    before, after = (list(score(pictures, asked, prevalence=share)) for share in (None, 0.01))
+    before, after = (list(score(given(*pictures), asked, prevalence=share)) for share in (None, 0.01))
     for one, other in zip(before, after, strict=True):
         assert one.melanoma is not None
         assert other.melanoma is not None
@@ -124,20 +136,20 @@ def test_a_prevalence_changes_the_probabilities_as_bayes_says_and_no_alert_and_n
 def test_the_operating_point_asked_for_decides_and_the_first_where_none_is(tmp_path: Path) -> None:
     picture = paint(tmp_path / "x.png", (128, 128, 128))
     made = bundle(operating_points=(point(0.1), replace(point(0.9), name="specific")))
-    asked = [next(score([picture], made, point=name)).alert for name in (None, "screening", "specific")]
+    asked = [next(score(given(picture), made, point=name)).alert for name in (None, "screening", "specific")]
     assert asked == ["refer", "refer", "none"]
     with pytest.raises(BundleError, match=r"no operating point 'strict'. It has: screening, specific"):
-        score([picture], made, point="strict")
+        score(given(picture), made, point="strict")
 
 
 def test_a_prevalence_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     picture = paint(tmp_path / "x.png", RED)
     with pytest.raises(DataError, match="between 0 and 1"):
-        next(score([picture], bundle(), prevalence=1.0))
+        next(score(given(picture), bundle(), prevalence=1.0))
     with pytest.raises(DataError, match="not calibrated on melanomas and others"):
         next(
             score(
-                [picture],
+                given(picture),
                 bundle(threshold=None, classes=("nevus", "dermatofibroma", "vascular lesion")),
                 prevalence=0.1,
             )
@@ -146,27 +158,21 @@ def test_a_prevalence_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
 
 def test_the_set_names_what_cannot_be_ruled_out_the_likeliest_first(tmp_path: Path) -> None:
     pictures = [paint(tmp_path / "red.png", RED), paint(tmp_path / "grey.png", (128, 140, 120)), tmp_path / "none.png"]
-    told = list(score(pictures, bundle()))
+    told = list(score(given(*pictures), bundle()))
     assert [one.possible for one in told] == [("melanoma",), ("nevus", "melanoma", "vascular lesion"), ()]
-    stream = io.StringIO()
-    write_csv(told, CLASSES, stream)
-    table = list(csv.DictReader(stream.getvalue().splitlines()))
-    assert [row["set"] for row in table] == ["melanoma", "nevus; melanoma; vascular lesion", ""]
-    assert next(score(pictures, bundle(conformal=None))).possible == ()
+    assert [row["set"] for row in table(told)] == ["melanoma", "nevus; melanoma; vascular lesion", ""]
+    assert next(score(given(*pictures), bundle(conformal=None))).possible == ()
 
 
 def test_a_bundle_without_a_threshold_gives_no_alert_and_no_all_clear(tmp_path: Path) -> None:
-    (one,) = score([paint(tmp_path / "x.png", RED)], bundle(threshold=None))
+    (one,) = score(given(paint(tmp_path / "x.png", RED)), bundle(threshold=None))
     assert (one.status, one.alert) == ("scored", None)
-    stream = io.StringIO()
-    counts = write_csv([one], CLASSES, stream)
-    assert (counts["scored"], counts["refer"]) == (1, 0)
-    assert next(csv.DictReader(stream.getvalue().splitlines()))["alert"] == ""
+    assert table([one])[0]["alert"] == ""
 
 
 def test_a_model_that_knows_no_melanoma_names_none(tmp_path: Path) -> None:
     made = bundle(threshold=None, classes=("nevus", "basal cell carcinoma", "vascular lesion"))
-    (one,) = score([paint(tmp_path / "x.png", RED)], made)
+    (one,) = score(given(paint(tmp_path / "x.png", RED)), made)
     assert (one.melanoma, one.alert, one.diagnosis) == (None, None, "nevus")
     assert one.malignant == one.probabilities[1]
 
@@ -188,15 +194,12 @@ def test_an_upright_picture_and_the_same_one_turned_by_its_exif_score_alike(tmp_
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_findings_come_in_the_order_of_the_pictures_over_several_batches(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch, "BATCH", 4)
+def test_findings_come_in_the_order_of_the_pictures_over_several_batches(tmp_path: Path, workers: int) -> None:
     colours = [RED, GREEN, BLUE]
     paths = [paint(tmp_path / f"{n:02}.png", colours[n % 3]) for n in range(18)]
     paths[5].write_bytes(b"")
     paths[8].write_bytes(b"text")
-    told = found(*paths, workers=workers)
+    told = found(*paths, workers=workers, batch=4)
     assert [finding.path for finding in told] == [str(path) for path in paths]
     expected = ["melanoma", "nevus", "vascular lesion"] * 6
     expected[5] = expected[8] = None  # type: ignore[call-overload]
@@ -220,9 +223,9 @@ def test_whatever_the_files_are_each_gets_one_row_and_the_batch_goes_on(corpus: 
 
 def test_the_corpus_becomes_a_table_that_any_reader_splits_alike(corpus: Path, home: Path) -> None:
     counts = run_score([corpus], home / "bundle", home / "alerts.csv")
-    table = rows(home / "alerts.csv")
-    assert len(table) == len(list(corpus.iterdir())) == counts["scored"] + counts["error"]
-    for row in table:
+    told = rows(home / "alerts.csv")
+    assert len(told) == len(list(corpus.iterdir())) == counts["scored"] + counts["error"]
+    for row in told:
         if row["status"] == "error":
             assert row["message"]
             assert {row[name] for name in COLUMNS.split(",") if name not in ("path", "status", "message")} == {""}
@@ -233,7 +236,7 @@ def test_the_corpus_becomes_a_table_that_any_reader_splits_alike(corpus: Path, h
 
 def test_limits_hold_for_scoring_too(tmp_path: Path) -> None:
     picture = paint(tmp_path / "x.png", RED)
-    (one,) = score([picture], bundle(), limits=Limits(max_pixels=10))
+    (one,) = score(given(picture), bundle(), limits=Limits(max_pixels=10))
     assert one.status == "error"
     assert "10 are allowed" in one.message
 
@@ -242,38 +245,19 @@ def test_a_stream_of_pictures_is_not_gathered_before_it_is_scored(tmp_path: Path
     picture = paint(tmp_path / "x.png", RED)
     taken = 0
 
-    def endless() -> Iterator[Path]:
+    def endless() -> Iterator[Given]:
         nonlocal taken
         while True:
             taken += 1
-            yield picture
+            yield Given("x.png", path=picture)
 
-    stream = score(endless(), bundle(), workers=1)
-    assert next(stream).status == "scored"
-    assert taken <= batch.BATCH + 8
+    stream = score(endless(), bundle(), workers=1, batch=4)
+    for done in range(1, 100):
+        assert next(stream).status == "scored"
+        assert taken - done <= 4 * 4 + 4 + 4  # batches under way, and pictures
 
 
 # Where pictures are
-
-
-def test_a_picture_a_folder_and_a_manifest_name_pictures(tmp_path: Path) -> None:
-    (one,) = draw_many(tmp_path / "one", count=1, size=(32, 24))
-    several = draw_many(tmp_path / "several", count=3, size=(32, 24))
-    manifest = index(list_data(tmp_path / "several")).manifest
-    manifest.write(tmp_path / "manifest.parquet")
-    assert list(pictures_at([one])) == [one]
-    assert list(pictures_at([tmp_path / "several"])) == several
-    assert list(pictures_at([tmp_path / "manifest.parquet", one])) == [*several, one]
-
-
-def test_folders_are_walked_in_order_without_masks_hidden_folders_and_loops(tmp_path: Path) -> None:
-    paths = [paint(tmp_path / name, RED) for name in ("a.png", "b.png", "c/d.png", "c/e/f.png")]
-    paint(tmp_path / "masks" / "a.png", RED)
-    paint(tmp_path / ".trash" / "a.png", RED)
-    (tmp_path / "c" / "notes.txt").write_text("no picture")
-    (tmp_path / "c" / "up").symlink_to(tmp_path, target_is_directory=True)
-    (tmp_path / "self").symlink_to("self")
-    assert list(pictures_at([tmp_path])) == paths
 
 
 def test_a_link_that_points_to_itself_or_to_nothing_is_a_row_that_says_so(home: Path) -> None:
@@ -282,10 +266,10 @@ def test_a_link_that_points_to_itself_or_to_nothing_is_a_row_that_says_so(home: 
     picture = paint(home / "x.png", RED)
     paths = [home / "loop.jpg", home / "gone.jpg", picture]
     assert run_score(paths, home / "bundle", home / "alerts.csv") == {"scored": 1, "error": 2, "refer": 1}
-    table = rows(home / "alerts.csv")
-    assert [row["path"] for row in table] == [str(path) for path in paths]
-    assert "points back to itself" in table[0]["message"]
-    assert "gone" in table[1]["message"]
+    told = rows(home / "alerts.csv")
+    assert [row["path"] for row in told] == [str(path) for path in paths]
+    assert "points back to itself" in told[0]["message"]
+    assert "gone" in told[1]["message"]
 
 
 def test_pictures_of_a_manifest_that_are_gone_are_rows_that_say_so(home: Path) -> None:
@@ -354,29 +338,29 @@ def test_a_lone_carriage_return_ends_no_row_for_readers_that_take_it_for_a_line_
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_any_file_name_stands_whole_in_one_json_line(home: Path, name: str) -> None:
     picture = paint(home / name, RED)
-    run_score([picture], home / "bundle", home / "alerts.jsonl", as_json=True)
+    run_score([picture], home / "bundle", home / "alerts.jsonl")
     (line,) = (home / "alerts.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
     assert json.loads(line)["path"] == str(picture)
 
 
-@pytest.mark.parametrize("as_json", [False, True], ids=["csv", "json"])
-def test_a_name_that_is_not_utf8_costs_nothing_but_its_own_spelling(home: Path, as_json: bool) -> None:
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_name_that_is_not_utf8_costs_nothing_but_its_own_spelling(home: Path, form: str) -> None:
     paint(home / "set" / "a.png", RED)
     stray = home / "set" / os.fsdecode(b"b\xff.png")
     try:
         paint(stray, RED)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    counts = run_score([home / "set", stray], home / "bundle", home / "alerts", as_json=as_json)
+    counts = run_score([home / "set", stray], home / "bundle", home / "alerts", form=form)
     assert (counts["scored"], counts["error"]) == (2, 1)
     text = (home / "alerts").read_text(encoding="utf-8")
-    assert text.count("b\\\\udcff.png" if as_json else "b\\udcff.png") == 2
+    assert text.count("b\\\\udcff.png" if form == "jsonl" else "b\\udcff.png") == 2
     assert "not valid UTF-8" in text
 
 
 def test_json_lines_hold_numbers_and_nulls(home: Path) -> None:
     (home / "broken.png").write_bytes(b"")
-    run_score([paint(home / "x.png", RED), home / "broken.png"], home / "bundle", home / "out.jsonl", as_json=True)
+    run_score([paint(home / "x.png", RED), home / "broken.png"], home / "bundle", home / "out.jsonl")
     good, bad = map(json.loads, (home / "out.jsonl").read_text(encoding="utf-8").splitlines())
     assert list(good) == list(bad) == COLUMNS.split(",")
     assert isinstance(good["melanoma"], float)
@@ -386,11 +370,14 @@ def test_json_lines_hold_numbers_and_nulls(home: Path) -> None:
     assert "empty" in bad["message"]
 
 
-def test_counts_are_those_of_the_rows(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"")
-    told = found(*(paint(tmp_path / f"{n}.png", (RED, GREEN)[n % 2]) for n in range(5)), tmp_path / "broken.png")
-    for write in (write_csv, write_json):
-        assert write(told, CLASSES, io.StringIO()) == {"scored": 5, "error": 1, "refer": 3}
+@pytest.mark.parametrize("name", ["alerts.csv", "alerts.jsonl", "alerts.parquet", None])
+def test_counts_are_those_of_the_rows(home: Path, name: str | None) -> None:
+    (home / "set").mkdir()
+    (home / "set" / "broken.png").write_bytes(b"")
+    for n in range(5):
+        paint(home / "set" / f"{n}.png", (RED, GREEN)[n % 2])
+    counts = run_score([home / "set"], home / "bundle", name and home / name)
+    assert counts == {"scored": 5, "error": 1, "refer": 3}
 
 
 # The file and its failures
@@ -399,18 +386,18 @@ def test_counts_are_those_of_the_rows(tmp_path: Path) -> None:
 def test_the_result_takes_its_name_only_when_it_is_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [paint(home / "set" / f"{n}.png", RED) for n in range(5)]
     (home / "alerts.csv").write_text("from last week")
-    row_of, seen = batch.row_of, []
+    write, seen = Output.write, []
 
-    def watched(finding: Finding, classes: tuple[str, ...]) -> object:
+    def watched(output: Output, finding: Finding) -> None:
         seen.append((home / "alerts.csv").read_text())
         if finding.path == str(pictures[3]):
             raise KeyboardInterrupt
-        return row_of(finding, classes)
+        write(output, finding)
 
-    monkeypatch.setattr(batch, "row_of", watched)
+    monkeypatch.setattr(Output, "write", watched)
     with pytest.raises(KeyboardInterrupt):
         run_score([home / "set"], home / "bundle", home / "alerts.csv")
-    assert set(seen) == {"from last week"}
+    assert seen == ["from last week"] * 4
     assert (home / "alerts.csv").read_text() == "from last week"
     assert sorted(path.name for path in home.iterdir()) == ["alerts.csv", "bundle", "set"]
 

@@ -21,9 +21,10 @@ from dermalert.drawn import draw_lesion
 from dermalert.drawn.others import OTHERS, draw_other
 from dermalert.errors import BundleError, DataError
 from dermalert.score import gate as gates
-from dermalert.score.batch import Finding, row_of, score
+from dermalert.score.batch import Finding, score
 from dermalert.score.engine import Engine
 from dermalert.score.gate import judge_quality, measure_quality
+from dermalert.score.output import row_of
 from dermalert.stages import gating
 from dermalert.taxonomy import NAMES
 from graphs import CLASSES, bundle
@@ -240,7 +241,7 @@ def test_a_damaged_gate_is_refused(fitted: tuple[Gate, gating.Rates], spoil: obj
 
 
 def test_a_gate_of_another_model_is_refused(fitted: tuple[Gate, gating.Rates]) -> None:
-    features = {"texture": np.zeros((1, 5), np.float32), "embedding": np.zeros((1, 7), np.float32)}
+    features = {"texture": np.zeros((1, 5), np.float32)}
     with pytest.raises(BundleError, match="another model"):
         gates.judge(fitted[0], features, [measure_quality(lesion(0), 200, 150)])
 

@@ -306,7 +306,8 @@ def score(
     """One finding a picture, in order, as they come. A file that cannot be used gives one that says why.
 
     Args:
-        paths: pictures, folders (walked) and manifests (`*.parquet`); or one of them.
+        paths: pictures, folders (walked), patterns, manifests (`*.parquet`), lists (`*.csv`), archives and URLs; or
+            one of them.
         bundle: a bundle, or the folder that it lies in; by default the one that ships.
         operating_point: the name of the one that decides on alerts; by default the bundle's first.
         prevalence: the share of melanomas among the lesions there, in (0, 1): adjusts the probabilities by Bayes' rule.
@@ -317,11 +318,12 @@ def score(
         BundleError: the bundle cannot be used, or has no such operating point.
         DataError: a manifest among the paths cannot be read, or the probabilities cannot be adjusted.
     """
+    from dermalert.intake.given import given_at
     from dermalert.score import batch
 
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     return batch.score(
-        batch.pictures_at(map(Path, several)),
+        given_at(os.fspath(path) for path in several),
         _bundle(bundle),
         workers=workers,
         point=operating_point,

@@ -365,9 +365,15 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
 
 
 @commands.command()
-@click.argument("paths", nargs=-1, required=True, type=DATA)
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
 @click.option("--bundle", type=DATA, help="The bundle/ folder of a training run; default: the model that ships.")
-@click.option("--out", type=DATA, help="The CSV file, or the folder of --engine ray; default: stdout.")
+@click.option("--out", type=DATA, help="The file; of Parquet and of --engine ray, a folder; default: stdout.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "jsonl", "parquet", "isic2018", "isic2019", "isic2020"]),
+    help="Default: by the name of --out, or csv. The last three are submissions to the ISIC challenges.",
+)
 @click.option(
     "--operating-point", "point", metavar="NAME", help="Whose threshold decides; default: the bundle's first."
 )
@@ -377,13 +383,16 @@ def evaluate(bundle: Path, data: Path, out: Path, as_json: bool, **options: Any)
     help="The share of melanomas among the lesions you see; adjusts the probabilities, not the alerts.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Decoding threads, or workers of Ray; default: one a core.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures the model sees at once.")
 @_cluster_options
-@_as_json
+@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 def score(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     bundle: Path | None,
     out: Path | None,
+    form: str | None,
     as_json: bool,
+    batch: int,
     point: str | None,
     prevalence: float | None,
     workers: int | None,
@@ -394,6 +403,9 @@ def score(
     One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses that
     cannot be ruled out. A file that cannot be used gets a row that says why, and the others go on.
 
+    What is interrupted, the same command goes on with: OUT takes its name once it is whole, and until then OUT.part
+    and OUT.progress.json stand beside it.
+
     Training sets hold far more melanomas than a clinic sees: with `--prevalence` the probabilities are those of your
     clinic, by Bayes' rule. That keeps the order of pictures, and every alert and set as it was: a threshold is one
     on the probability as calibrated.
@@ -403,21 +415,28 @@ def score(
       dermalert score new-pictures/ --out alerts.csv
       dermalert score new-pictures/ --prevalence 0.02 --operating-point balanced --out alerts.csv
       dermalert score new-pictures/ --bundle runs/plain/bundle --out alerts.csv
+      dermalert score "shards/{000..099}.tar" --out alerts.parquet
       dermalert score archive/ --engine ray --out alerts/
     """
     cluster = _cluster(workers=workers, **where)
     if cluster:
         from dermalert.stages.clustering import run_score_on_cluster
 
-        if out is None or as_json:
-            raise click.UsageError("--engine ray writes a folder of Parquet files: give --out, and no --json.")
+        if out is None or as_json or form not in (None, "parquet"):
+            raise click.UsageError("--engine ray writes a folder of Parquet files: give --out, and no other format.")
         counts = run_score_on_cluster(paths, bundle, out, cluster, point=point, prevalence=prevalence)
-    elif out is not None and out.is_dir():
-        raise click.UsageError(f"--out: {printable(str(out))} is a folder. Name a CSV file.")
     else:
+        from dermalert.score.output import PARQUET, format_for
         from dermalert.stages.scoring import run_score
 
-        counts = run_score(paths, bundle, out, as_json=as_json, workers=workers, point=point, prevalence=prevalence)
+        if as_json and form not in (None, "jsonl"):
+            raise click.UsageError(f"--json and --format {form} ask for two formats: give one.")
+        form = "jsonl" if as_json else form or format_for(out)
+        if out is not None and out.is_dir() and form != PARQUET:
+            raise click.UsageError(f"--out: {printable(str(out))} is a folder. Name a file, or give --format parquet.")
+        counts = run_score(
+            paths, bundle, out, form=form, workers=workers, batch=batch, point=point, prevalence=prevalence
+        )
     told = f"{counts['scored']} scored, {counts['refer']} to refer"
     told += f"; {counts['rejected']} rejected, {counts['error']} could not be read"
     click.echo(told + (f"; see {printable(str(out))}" if out else ""), err=True)

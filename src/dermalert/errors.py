@@ -14,6 +14,7 @@ DermalertError
 │   └── NotNow                what is asked of a case does not fit where it stands
 ├── BundleError             a trained model's files are missing, altered or too new
 ├── RunError                a training run cannot be started or resumed
+├── OutputError             findings cannot be written, or what is unfinished there is another run's
 ├── ClusterError            machines that score together cannot be reached, or gave up on some pictures
 ├── ClinicError             the clinic cannot do what was asked of it
 │   ├── Busy                  too many cases are waiting to be scored: try again in a while
@@ -147,6 +148,10 @@ class Damaged(ClinicError):
 
 class SignInRefused(ClinicError):
     """Nobody of that name and password may come in, or not now. It never tells which of them was wrong."""
+
+
+class OutputError(DermalertError):
+    """Findings cannot be written, or what is unfinished at their place belongs to another run."""
 
 
 class ClusterError(DermalertError):

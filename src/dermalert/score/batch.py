@@ -1,36 +1,34 @@
-"""Scoring many pictures: decoded on threads, scored in batches, findings in the order of the pictures.
+"""Scoring many pictures: a stream of them in, a stream of `Finding` out, one each, in order, whatever the file was.
 
-Comes in: paths and a bundle. Goes out: a stream of `Finding`, one a path, whatever the file was.
+Two sets of threads, one a core each: the first reads, decodes and scales, the second takes batches through the graph,
+the gate and the calibration. Both release the interpreter's lock where they compute, so that every core is at work on
+one or the other. What runs ahead is bounded: memory is the same for a hundred pictures and a million. A picture's
+figures depend neither on the threads nor on what else is in its batch.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalert.bundle.format import Bundle
-from dermalert.errors import RefusedFile, in_utf8
-from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, load
-from dermalert.intake.manifest import Manifest
-from dermalert.intake.overlap import in_order
-from dermalert.intake.sources import walk
+from dermalert.errors import RefusedFile
+from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture
+from dermalert.intake.given import Found, load_given
+from dermalert.intake.overlap import cores, in_order
 from dermalert.judge.calibration import at_prevalence
 from dermalert.judge.operating import OperatingPoint
 from dermalert.score import gate
 from dermalert.score.engine import Engine
 from dermalert.taxonomy import MALIGNANT, MELANOMA
 
-BATCH = 32
+BATCH = 8  # more gains nothing on a core, and takes memory
 
 Loaded: TypeAlias = tuple[str, Picture | RefusedFile]
 
@@ -69,23 +67,12 @@ class Finding:
     quality: float | None = None
 
 
-def pictures_at(paths: Iterable[Path]) -> Iterator[Path | RefusedFile]:
-    """The picture files that the arguments mean: pictures, folders (walked) and manifests (*.parquet)."""
-    for path in paths:
-        if path.is_dir():
-            for found in walk(path):
-                yield path / found if isinstance(found, str) else found
-        elif path.suffix.lower() == ".parquet":
-            yield from Manifest.read(path).paths()
-        else:
-            yield path
-
-
 def score(
-    pictures: Iterable[Path | RefusedFile],
+    given: Iterable[Found],
     bundle: Bundle,
     *,
     workers: int | None = None,
+    batch: int = BATCH,
     limits: Limits = DEFAULT_LIMITS,
     point: str | None = None,
     prevalence: float | None = None,
@@ -93,6 +80,9 @@ def score(
     """One finding a picture, in order. A file that cannot be used gives an error finding and costs nothing else.
 
     Args:
+        given: as `intake.given.given_at` finds it; what is refused already gives an error finding, too.
+        workers: threads that read and decode; by default one a core. As many run the graph, one a core at most.
+        batch: pictures that the graph is given at once.
         point: the name of the bundle's operating point that decides on alerts; by default its first.
         prevalence: the share of melanomas among the lesions there; by default the probabilities are as calibrated.
 
@@ -101,23 +91,26 @@ def score(
         DataError: the probabilities cannot be adjusted to the prevalence.
     """
     judge = Judge(bundle, bundle.operating_point if point is None else bundle.point(point), prevalence)
-    engine = Engine(bundle)
-    loaded = in_order(partial(_load, size=bundle.size, limits=limits), pictures, workers)
-    return _findings(engine, judge, loaded)
+    engine = Engine(bundle, threads=1)  # one run stays on one core, beside the runs for other batches
+    readers = workers or cores()
+    loaded = in_order(partial(load_found, size=bundle.size, limits=limits), given, readers)
+    found = in_order(partial(findings_of, engine, judge), _batches(loaded, batch), min(readers, cores()))
+    return (finding for several in found for finding in several)
 
 
-def _findings(engine: Engine, judge: Judge, loaded: Iterator[Loaded]) -> Iterator[Finding]:
-    while batch := list(islice(loaded, BATCH)):
-        yield from findings_of(engine, judge, batch)
-
-
-def _load(path: Path | RefusedFile, size: tuple[int, int], limits: Limits) -> Loaded:
-    if isinstance(path, RefusedFile):
-        return path.path, path
+def load_found(found: Found, size: tuple[int, int], limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """The name of what was found, and its picture at `size`, (width, height), or why there is none."""
+    if isinstance(found, RefusedFile):
+        return found.path, found
     try:
-        return str(path), load(path, size=size, limits=limits)
+        return found.name, load_given(found, size, limits)
     except RefusedFile as refusal:
-        return str(path), refusal
+        return found.name, refusal
+
+
+def _batches(loaded: Iterator[Loaded], size: int) -> Iterator[list[Loaded]]:
+    while several := list(islice(loaded, size)):
+        yield several
 
 
 def findings_of(engine: Engine, judge: Judge, loaded: Sequence[Loaded]) -> list[Finding]:
@@ -212,63 +205,3 @@ class Judge:
         if self.point is None:
             return None
         return "refer" if calibrated[self.bundle.classes.index(MELANOMA)] >= self.point.threshold else "none"
-
-
-COLUMNS_BEFORE = ("path", "status", "melanoma", "malignant", "alert", "diagnosis")
-COLUMNS_AFTER = ("ood", "quality", "message", "set")
-
-
-def row_of(finding: Finding, classes: tuple[str, ...]) -> dict[str, str | float | None]:
-    """The columns of the command-line contract, in order, then `set`; `ood` and `quality` are None without a gate."""
-    values = finding.probabilities or (None,) * len(classes)
-    scores = {f"p_{name.replace(' ', '_')}": value for name, value in zip(classes, values, strict=True)}
-    before = {name: getattr(finding, name) for name in COLUMNS_BEFORE} | {"path": in_utf8(finding.path)}
-    after = (finding.ood, finding.quality, in_utf8(finding.message), "; ".join(finding.possible))
-    return {**before, **scores, **dict(zip(COLUMNS_AFTER, after, strict=True))}
-
-
-class RowWriter:
-    """CSV in UTF-8 that every reader splits alike: a value that holds a carriage return is quoted too.
-
-    Python quotes only the line end that it writes, while other readers end a row at a lone carriage return: a file
-    of that name could put a row of its own into the table.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._usual = csv.writer(stream, lineterminator="\n")
-        self._quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-
-    def write(self, values: Iterable[str | None]) -> None:
-        """Writes one row; None is an empty cell."""
-        row = [in_utf8(value or "") for value in values]
-        writer = self._quoting if any("\r" in value for value in row) else self._usual
-        writer.writerow(row)
-
-
-def write_csv(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> Counter[str]:
-    """Writes findings as they come, a row each.
-
-    Returns:
-        how many pictures there were of each status, and under "refer" how many alerts.
-    """
-    writer = RowWriter(stream)
-    writer.write(row_of(Finding("", ""), classes))
-    return _written(findings, lambda finding: writer.write(map(_rounded, row_of(finding, classes).values())))
-
-
-def write_json(findings: Iterable[Finding], classes: tuple[str, ...], stream: TextIO) -> Counter[str]:
-    """As `write_csv`, a JSON object a line."""
-    return _written(findings, lambda f: stream.write(json.dumps(row_of(f, classes), ensure_ascii=False) + "\n"))
-
-
-def _written(findings: Iterable[Finding], write: Callable[[Finding], object]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for finding in findings:
-        write(finding)
-        counts[finding.status] += 1
-        counts["refer"] += finding.alert == "refer"
-    return counts
-
-
-def _rounded(value: str | float | None) -> str | None:
-    return f"{value:.6f}" if isinstance(value, float) else value

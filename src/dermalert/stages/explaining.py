@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from dermalert.bundle.format import Bundle
 from dermalert.bundle.shuffled import with_shuffled_weights
-from dermalert.errors import DataError, MissingExtra, RefusedFile, in_utf8, printable
+from dermalert.errors import DataError, MissingExtra, NotAPicture, RefusedFile, in_utf8, printable
 from dermalert.intake.decode import EXTENSIONS, Picture, PictureInfo, decode, load, read_bytes
+from dermalert.intake.given import Found, given_at
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.masks import load_mask, masks_in
 from dermalert.intake.split import group_numbers
@@ -32,7 +33,6 @@ from dermalert.judge.faithfulness import (
 from dermalert.page.overlay import evidence_png
 from dermalert.page.page import percent
 from dermalert.score import gate
-from dermalert.score.batch import pictures_at
 from dermalert.score.engine import Engine
 from dermalert.score.explain import Explanation, evidence, explain, hidden, method_of, smoothed
 from dermalert.taxonomy import label_of
@@ -124,7 +124,7 @@ def _asked(paths: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
     missing = [path for path in paths if not path.exists() and not path.is_symlink()]
     if missing:
         raise DataError(f"{printable(str(missing[0]))}: there is no such file or folder.")
-    found = [(path, picture) for path in paths for picture in pictures_at([path])]
+    found = [(path, picture) for path in paths for picture in map(_file_of, given_at([path]))]
     pictures = [(path, picture) for path, picture in found if isinstance(picture, Path)]
     for _, refusal in found:
         if isinstance(refusal, RefusedFile):
@@ -140,6 +140,15 @@ def _asked(paths: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
     _refuse_clashes([picture for _, picture in pictures], files)
     for (_, picture), file in zip(pictures, files, strict=True):
         yield picture, file
+
+
+def _file_of(found: Found) -> Path | RefusedFile:
+    """The file of a picture: a map is named after it."""
+    if isinstance(found, RefusedFile):
+        return found
+    return found.path or NotAPicture(
+        found.name, "it is no file of its own", "Unpack or download it, and give the file."
+    )
 
 
 def _name(picture: Path, path: Path) -> Path:

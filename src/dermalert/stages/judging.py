@@ -37,8 +37,8 @@ from dermalert.judge.scrutiny import CLINIC, scrutinise
 from dermalert.judge.scrutiny_page import sections
 from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
 from dermalert.judge.subgroups import age_bands, body_sites, tone_bands
-from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
+from dermalert.score.output import RowWriter
 from dermalert.stages.auditing import examine_and_suspect
 from dermalert.stages.checklisting import characteristics, write_checklists
 from dermalert.stages.explaining import checked_evidence

@@ -49,9 +49,9 @@ from dermalert.learn.checkpoint import write_arrays
 from dermalert.learn.members import fit_members
 from dermalert.learn.outputs import for_export
 from dermalert.learn.recipes import Recipe
-from dermalert.score.batch import RowWriter
 from dermalert.score.engine import Engine
 from dermalert.score.gate import judge
+from dermalert.score.output import RowWriter
 from dermalert.stages import judging
 from dermalert.stages.gathering import FOLDS, HELD_OUT, Photographs, gather, pooled_sets
 from dermalert.stages.gating import Rates, fit_gate, see, see_others, told
