@@ -467,7 +467,7 @@ def test_isic_2017_is_listed_whole_with_coarse_labels(shared_data: Path) -> None
     [
         ("s3://bucket/set", "s3:/bucket/set: an address; a data set is read from disk. Copy it there."),
         ("https://host/set.zip", "an address"),
-        ("set.tar.gz", "an archive; a data set is read from a folder. Unpack it, give that."),
+        ("set.tar.gz", "an archive; a data set is read from a folder. Unpack it and give that."),
         ("set.ZIP", "an archive"),
     ],
 )
