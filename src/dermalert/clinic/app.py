@@ -6,8 +6,9 @@ it, and ends them when the server stops. A new router goes into `ROUTERS`, a new
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 
 from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -17,10 +18,13 @@ from starlette.staticfiles import StaticFiles
 
 import dermalert
 from dermalert.clinic import access, accounts, logs, problems
-from dermalert.clinic.routes import admin, api, auth, events, health, images, pages, uploads
+from dermalert.clinic.delivery import telling
+from dermalert.clinic.routes import admin, alerts, api, auth, events, health, images, metrics, pages, reports, uploads
 from dermalert.clinic.service import Service
 from dermalert.clinic.settings import Settings
 from dermalert.clinic.templating import STATIC
+from dermalert.clinic.watching import Watcher
+from dermalert.clinic.worker import Workers
 
 MOST_BODY = 1_000_000  # bytes of a request that brings no pictures
 
@@ -33,11 +37,17 @@ ROUTERS: tuple[APIRouter, ...] = (
     pages.router,
     images.router,
     events.router,
+    alerts.router,
+    reports.router,
+    metrics.router,
 )
 
 # Each runs as long as the service: it starts when entered, and has ended when left.
 BACKGROUND: tuple[Callable[[Service], AbstractContextManager[object]], ...] = (
+    lambda service: _scoring(service),
+    lambda service: _watching(service),
     lambda service: service.references.kept_ready(),
+    lambda service: telling(service.store, service.settings, service.drift),
 )
 
 
@@ -88,6 +98,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(running.close)
+
+
+@contextmanager
+def _scoring(service: Service) -> Iterator[None]:
+    workers = Workers(service.store, service.files, service.models, service.settings)
+    workers.start()
+    try:
+        yield
+    finally:
+        workers.stop()
+
+
+@contextmanager
+def _watching(service: Service) -> Iterator[None]:
+    if service.settings.watch is None:
+        yield
+        return
+    watcher, stop = Watcher(service.store, service.files, service.settings.watch, service.bounds), threading.Event()
+    thread = threading.Thread(target=watcher.run, args=(stop,), name="watching", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _start(service: Service, running: ExitStack) -> None:
