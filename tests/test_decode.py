@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from bad_files import BYTES, HEIGHT, HONEST, ON_DISK, WIDTH, jpeg_of_many_scans, picture, saved
 from dermalert.errors import BrokenPicture, NotAPicture, RefusedFile, TooLarge
-from dermalert.intake.decode import EXTENSIONS, Limits, Picture, decode, load, read_bytes
+from dermalert.intake.decode import EXTENSIONS, Limits, Picture, decode, decode_at, load, read_bytes
 
 UPRIGHT = np.asarray(picture()).astype(int)
 
@@ -342,3 +342,14 @@ def test_half_a_picture_is_refused_whatever_another_library_asked_of_pillow(monk
     make, expected = BYTES["jpeg cut in half"]
     with pytest.raises(expected):
         decode(make(), path="half.jpg")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_decoding_at_several_sizes_gives_what_decoding_at_each_gives(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved("JPEG", exif=exif)
+    sizes = ((30, 20), None, (12, 16))
+    for size, seen in zip(sizes, decode_at(data, sizes), strict=True):
+        assert np.array_equal(seen.pixels, decode(data, size=size).pixels)
+        assert seen.info == decode(data).info

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dermalert.intake.duplicates import find
+from dermalert.intake.fingerprint import hashes_to_array
 from dermalert.intake.manifest import SCHEMA, Manifest
-from dermalert.intake.neighbours import NEAR_RADIUS
+from dermalert.intake.neighbours import ALTERED_RADIUS, NEAR_RADIUS
 
 
 def picture(seed: int, *, flipped: int = 0) -> bytes:
@@ -192,3 +193,13 @@ def test_a_set_of_no_pictures_has_no_duplicates() -> None:
     found = find(manifest(), manifest({}))
     assert (found.exact, len(found.near), len(found.matches), found.copy_names) == ((), 0, 0, ())
     assert found.picture_group.shape == found.lesion_group.shape == (0,)
+
+
+def test_a_turned_copy_is_a_near_duplicate_where_altered_hashes_are_known() -> None:
+    pictures = manifest({}, {}, {})
+    altered = np.random.default_rng(7).integers(0, 2**64, (3, 7, 4), dtype=np.uint64)
+    altered[2, 4] = hashes_to_array([picture(0, flipped=ALTERED_RADIUS)])[0]
+    found = find(pictures, altered=altered)
+    assert (found.near.first.tolist(), found.near.second.tolist()) == ([0], [2])
+    assert together(found.picture_group) == {(0, 2)}
+    assert len(find(pictures).near) == 0

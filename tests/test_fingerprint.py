@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from dermalert.errors import DataError
-from dermalert.intake.fingerprint import BITS, difference_hash, hashes_to_array
+from dermalert.intake.fingerprint import ALTERED, BITS, altered_hashes, difference_hash, hashes_to_array
 from dermalert.intake.neighbours import NEAR_RADIUS, distances
 
 Picture = NDArray[np.uint8]
@@ -84,3 +84,29 @@ def test_hashes_become_words_and_an_empty_list_an_empty_array() -> None:
     assert hashes_to_array([bytes(range(32))]).tobytes() == bytes(range(32))
     with pytest.raises(DataError, match="32 bytes"):
         hashes_to_array([b"short"])
+
+
+TURNS = {
+    "mirrored": lambda pixels: pixels[:, ::-1],
+    "flipped": lambda pixels: pixels[::-1],
+    "turned by 180": lambda pixels: pixels[::-1, ::-1],
+    "transposed": lambda pixels: pixels.swapaxes(0, 1),
+    "turned by 90": np.rot90,
+    "transposed and turned by 180": lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    "trimmed": lambda pixels: pixels[4:-4, 5:-5],
+}
+
+
+@pytest.mark.parametrize("way", ALTERED)
+def test_an_altered_hash_is_the_hash_of_the_altered_picture(way: str) -> None:
+    original = drawn(3, 160, 200)
+    altered = TURNS[way](original)
+    foreseen = altered_hashes(original)[ALTERED.index(way)]
+    (found,) = hashes_to_array([difference_hash(np.ascontiguousarray(altered))])
+    assert distances(foreseen, found) <= 3
+    assert distances(hashes_to_array([difference_hash(original)])[0], found) > NEAR_RADIUS
+
+
+def test_altered_hashes_of_what_is_no_picture_are_refused() -> None:
+    with pytest.raises(DataError, match="uint8 pixels"):
+        altered_hashes(np.zeros((4, 4), np.uint8))

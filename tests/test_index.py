@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,12 @@ def test_the_index_is_the_same_whatever_the_number_of_workers(mixed: Path, index
 def test_more_rows_than_one_batch_are_kept_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(tmp_path, count=1, size=(20, 16))
     listing = list_data(tmp_path)
-    row, statistics, _ = index_module._examine(listing, listing.items[0], [EXAMINED], Limits())  # type: ignore[misc]
+    one = index_module._examine(listing, listing.items[0], [EXAMINED], Limits())
+    assert not isinstance(one, RefusedFile)
     columns = index_module._Columns()
     for number in range(4096 * 2 + 5):
-        columns.add({**row, "image_id": str(number)}, statistics)
-    table, stacked = columns.finish()
+        columns.add(replace(one, row={**one.row, "image_id": str(number)}))
+    table, stacked, _ = columns.finish()
     assert table.column("image_id").to_pylist() == [str(number) for number in range(4096 * 2 + 5)]
     assert len(stacked) == table.num_rows
     assert Manifest(tmp_path, table).column("path")[0] == "DRAWN_000000.jpg"

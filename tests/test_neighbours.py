@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from dermalert.errors import DataError
 from dermalert.intake import neighbours
-from dermalert.intake.neighbours import Pairs, distances, groups_of, near_pairs, near_pairs_between
+from dermalert.intake.neighbours import (
+    Pairs,
+    altered_pairs,
+    band_of,
+    banding_of,
+    distances,
+    groups_of,
+    near_pairs,
+    near_pairs_between,
+    near_pairs_in_band,
+)
 
 Hashes = NDArray[np.uint64]
 
@@ -146,3 +156,32 @@ def test_wrong_hashes_and_radii_are_refused() -> None:
         near_pairs(np.zeros((3, 32), np.uint64), radius=1)
     with pytest.raises(DataError, match="radius"):
         near_pairs(np.zeros((3, 4), np.uint64), radius=257)
+
+
+@pytest.mark.parametrize("radius", [1, 8, 16])
+def test_bands_searched_apart_find_together_what_one_search_finds_and_each_pair_once(radius: int) -> None:
+    hashes = drawn(5, 400, changed=2 * radius, repeats=30, skew=0.1)
+    banding = banding_of(hashes[:100], 1_000_000, radius=radius)
+    found: list[tuple[int, int, int]] = []
+    for band in range(banding.bands):
+        key = band_of(hashes, banding, band) % 3  # each third could lie on another machine
+        for part in range(3):
+            rows = np.random.default_rng(band).permutation(np.flatnonzero(key == part))
+            found += triples(near_pairs_in_band(hashes[rows], rows, banding, band))
+    assert len(found) == len(set(found))
+    assert set(found) == expected(hashes, radius)
+
+
+def test_a_copy_that_was_altered_is_paired_once_with_its_original_and_no_picture_with_itself() -> None:
+    chance = np.random.default_rng(1)
+    hashes, altered = (chance.integers(0, 2**64, shape, dtype=np.uint64) for shape in ((10, 4), (10, 3, 4)))
+    altered[2, 0] = hashes[7]  # row 7 is row 2 altered in two ways that look alike
+    altered[2, 1] = hashes[7] ^ np.array([1, 0, 0, 0], np.uint64)
+    altered[7, 2] = hashes[2]  # and the other way round
+    altered[5, 1] = hashes[5]  # row 5 is its own mirror image
+    assert triples(altered_pairs(hashes, altered)) == {(2, 7, 0)}
+
+
+def test_a_radius_within_which_all_is_near_is_no_search() -> None:
+    with pytest.raises(DataError, match="every pair is near"):
+        banding_of(drawn(0, 10, changed=1), 10, radius=256)

@@ -115,7 +115,7 @@ def audit(
         suspected: pairs of rows that look like one lesion.
         seed: of the folds of the shift check.
     """
-    duplicates = find(index.manifest, against, suspected=suspected)
+    duplicates = find(index.manifest, against, altered=index.altered, suspected=suspected)
     resolutions = resolve(index.manifest, duplicates, against)
     manifest = index.manifest.with_columns(
         duplicate_group=_shared_only(duplicates.picture_group),

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from dermalert.intake.fingerprint import hashes_to_array
 from dermalert.intake.manifest import Manifest
-from dermalert.intake.neighbours import NEAR_RADIUS, Pairs, groups_of, near_pairs, near_pairs_between
+from dermalert.intake.neighbours import (
+    NEAR_RADIUS,
+    Pairs,
+    altered_pairs,
+    groups_of,
+    near_pairs,
+    near_pairs_between,
+    united,
+)
 from dermalert.intake.samelesion import SameLesion
 
 # "name(1).jpg", "name (2).jpg", "name - Copy.jpg": what file managers and browsers write.
@@ -29,7 +37,8 @@ class Duplicates:
 
     Attributes:
         exact: groups of byte-identical rows, each sorted, largest evidence first.
-        near: pairs of rows with nearly the same picture (hash distance up to `NEAR_RADIUS`), identical ones left out.
+        near: pairs of rows with nearly the same picture, upright or altered, and the distance of their hashes;
+            identical ones left out.
         matches: rows of this set and of the other that show the same picture; `first` is ours.
         picture_group: int64 (N,), rows that are one picture share a number.
         known_group: int64 (N,), rows of one lesion or patient by copies, tables or the other set.
@@ -52,17 +61,21 @@ def find(
     manifest: Manifest,
     against: Manifest | None = None,
     *,
+    altered: NDArray[np.uint64] | None = None,
     suspected: SameLesion | None = None,
     radius: int = NEAR_RADIUS,
 ) -> Duplicates:
     """All duplicates of `manifest` within itself, and the lesions that `against` knows of it.
 
     A lesion of the other set that two of our pictures match joins them: that is how several photographs of
-    one lesion are found for sure in a set that has no lesion numbers. `suspected` pairs join groups too.
+    one lesion are found for sure in a set that has no lesion numbers. `suspected` pairs join groups too, and so do
+    copies that were turned, mirrored or trimmed where the hashes `altered` are known, as `Index` has them.
     """
     n = len(manifest)
     hashes = hashes_to_array(manifest.column("dhash"))
     pairs = near_pairs(hashes, radius=radius)
+    if altered is not None:
+        pairs = united(pairs, altered_pairs(hashes, altered))
     sha = manifest.column("sha256")
     exact = rows_sharing(sha)
     differ = np.array([sha[i] != sha[j] for i, j in zip(pairs.first, pairs.second, strict=True)], dtype=bool)

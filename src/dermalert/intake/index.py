@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dermalert.errors import DataError, RefusedFile
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits, decode_at, read_bytes
-from dermalert.intake.fingerprint import difference_hash
+from dermalert.intake.fingerprint import altered_hashes, difference_hash
 from dermalert.intake.manifest import SCHEMA, Manifest
 from dermalert.intake.overlap import in_order
 from dermalert.intake.sources import Item, Listing
@@ -36,12 +36,14 @@ class Index:
     Attributes:
         manifest: one row a picture that could be decoded.
         statistics: float32 (N, S), columns `dermalert.intake.statistics.STATISTICS`.
+        altered: uint64 (N, A, 4), the hashes of the pictures turned, mirrored and trimmed: `fingerprint.ALTERED`.
         refused: files that could not be used, each with its reason and mend.
         notes: what the source's owner should know.
     """
 
     manifest: Manifest
     statistics: NDArray[np.float32]
+    altered: NDArray[np.uint64]
     refused: tuple[RefusedFile, ...]
     notes: tuple[str, ...]
 
@@ -73,14 +75,24 @@ def index(
         if isinstance(result, RefusedFile):
             refused.append(result)
             continue
-        row, statistics, thumbnail = result
+        looked: _Examined = result
         if thumbnails is not None:
-            thumbnails[len(columns)] = thumbnail
-        columns.add(row, statistics)
+            thumbnails[len(columns)] = looked.thumbnail
+        columns.add(looked)
     if not len(columns):
         raise DataError(f"{listing.root}: none of its {len(refused)} files is a usable picture. First: {refused[0]}")
-    table, statistics = columns.finish()
-    return Index(Manifest(listing.root.resolve(), table), statistics, tuple(refused), listing.notes)
+    table, statistics, altered = columns.finish()
+    return Index(Manifest(listing.root.resolve(), table), statistics, altered, tuple(refused), listing.notes)
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What one picture leaves: its row, its statistics, its hashes once altered, and its pixels at the last size."""
+
+    row: dict[str, Any]
+    statistics: NDArray[np.float32]
+    altered: NDArray[np.uint64]
+    thumbnail: NDArray[np.uint8]
 
 
 class _Columns:
@@ -89,14 +101,16 @@ class _Columns:
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
         self._statistics: list[NDArray[np.float32]] = []
+        self._altered: list[NDArray[np.uint64]] = []
         self._batches: list[pa.RecordBatch] = []
 
     def __len__(self) -> int:
         return len(self._statistics)
 
-    def add(self, row: dict[str, Any], statistics: NDArray[np.float32]) -> None:
-        self._rows.append(row)
-        self._statistics.append(statistics)
+    def add(self, one: _Examined) -> None:
+        self._rows.append(one.row)
+        self._statistics.append(one.statistics)
+        self._altered.append(one.altered)
         if len(self._rows) == 4096:
             self._flush()
 
@@ -104,15 +118,13 @@ class _Columns:
         self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA))
         self._rows = []
 
-    def finish(self) -> tuple[pa.Table, NDArray[np.float32]]:
+    def finish(self) -> tuple[pa.Table, NDArray[np.float32], NDArray[np.uint64]]:
         self._flush()
-        return pa.Table.from_batches(self._batches, SCHEMA), np.stack(self._statistics)
+        return pa.Table.from_batches(self._batches, SCHEMA), np.stack(self._statistics), np.stack(self._altered)
 
 
-def _examine(
-    listing: Listing, item: Item, sizes: Sequence[tuple[int, int]], limits: Limits
-) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.uint8]] | RefusedFile:
-    """A picture's row, its statistics, and its pixels at the last of the sizes; it is judged at the first."""
+def _examine(listing: Listing, item: Item, sizes: Sequence[tuple[int, int]], limits: Limits) -> _Examined | RefusedFile:
+    """Opens a picture at several sizes and judges it at the first."""
     path = listing.root / item.path
     try:
         data = read_bytes(path, limits)
@@ -141,4 +153,4 @@ def _examine(
     }
     statistics = measure(picture.pixels)
     statistics[_OF_THE_FILE] = picture.info.width, picture.info.height, picture.info.width / picture.info.height
-    return row, statistics, pictures[-1].pixels
+    return _Examined(row, statistics, altered_hashes(picture.pixels), pictures[-1].pixels)

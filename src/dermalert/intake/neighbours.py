@@ -9,6 +9,8 @@ crawling", WWW 2007; Norouzi, Punjani & Fleet, "Fast search in Hamming space wit
 2012). Rows are sorted by one block; runs of equal blocks that are small are compared pair by pair, large runs
 are parted again by a later block. The bits are dealt to blocks by chance, since neighbouring gradients of real
 pictures agree too often, and k is chosen from how often random pairs of these very hashes share blocks.
+
+A search can be cut into bands, one a first block, that know nothing of each other; `Banding` is what they agree on.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from dermalert.intake.fingerprint import BITS
 
 NEAR_RADIUS = 16
 """Two pictures are near-duplicates within so many bits: docs/decisions/0003-near-duplicates.md has the figures."""
+
+ALTERED_RADIUS = 10
+"""As `NEAR_RADIUS`, for a copy that was turned, mirrored or trimmed: no two other pictures of 13,102 are so near."""
 
 Index = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -55,6 +60,30 @@ class Pairs:
         return len(self.first)
 
 
+@dataclass(frozen=True)
+class Banding:
+    """How a search is cut into bands that can run apart, on other machines too.
+
+    Attributes:
+        bits: int64 (256,), the order in which bits are dealt to blocks.
+        count: blocks.
+        depth: blocks that two hashes within the radius must agree in; 0 where comparing all pairs is cheapest.
+        radius: bits that may differ; `count` is `radius` + `depth`.
+        cost: what the whole search costs, in comparisons of a pair.
+    """
+
+    bits: Index
+    count: int
+    depth: int
+    radius: int
+    cost: float
+
+    @property
+    def bands(self) -> int:
+        """Blocks that can be the first in which two hashes agree; the others only part further."""
+        return self.count - self.depth + 1
+
+
 def near_pairs(hashes: NDArray[np.uint64], *, radius: int, progress: Progress | None = None) -> Pairs:
     """All pairs of different hashes within `radius` bits, and a star for each hash that repeats.
 
@@ -80,6 +109,77 @@ def near_pairs(hashes: NDArray[np.uint64], *, radius: int, progress: Progress | 
         np.concatenate([distance, np.zeros(len(repeated), np.uint16)]),
         swap=True,
     )
+
+
+def banding_of(sample: NDArray[np.uint64], n: int, *, radius: int) -> Banding:
+    """The cheapest way to search `n` hashes that are like `sample`, uint64 (S, 4), in bands.
+
+    Raises:
+        DataError: hashes of another shape or type, or a radius out of range.
+    """
+    _check(sample, radius)
+    if radius >= BITS:
+        raise DataError(f"Within {radius} bits every pair is near: there is nothing to search.")
+    return _plan(sample, n, radius, all_pairs=False)
+
+
+def band_of(hashes: NDArray[np.uint64], banding: Banding, band: int) -> NDArray[np.uint32]:
+    """The block that rows must share to meet in this band: uint32 (N,)."""
+    return _blocks(hashes, banding.bits, banding.count, only=band)[0]
+
+
+def near_pairs_in_band(hashes: NDArray[np.uint64], rows: Index, banding: Banding, band: int) -> Pairs:
+    """Pairs that no earlier band finds. All bands together find what `near_pairs` does, once each.
+
+    Args:
+        hashes: uint64 (N, 4), of all rows whose `band_of` is one of some values: the others meet elsewhere.
+        rows: int64 (N,), the rows' numbers in the whole set, different ones.
+        banding: of the whole set.
+        band: from 0 to `banding.bands` - 1.
+    """
+    order = np.argsort(rows)
+    hashes, rows = hashes[order], rows[order]
+    distinct, representative, number = _distinct(hashes)
+    search = _Search(distinct, _blocks(distinct, banding.bits, banding.count), None, banding.radius)
+    everything = np.arange(len(distinct))
+    search.part_by(band, everything, np.zeros(len(distinct), np.int64), (), banding.depth)
+    first, second, distance = search.result()
+    # Rows with one hash meet in every band.
+    repeated = np.flatnonzero(representative[number] != np.arange(len(hashes))) if band == 0 else everything[:0]
+    return _ordered(
+        rows[np.concatenate([representative[first], representative[number[repeated]]])],
+        rows[np.concatenate([representative[second], repeated])],
+        np.concatenate([distance, np.zeros(len(repeated), np.uint16)]),
+        swap=True,
+    )
+
+
+def altered_pairs(hashes: NDArray[np.uint64], altered: NDArray[np.uint64], *, radius: int = ALTERED_RADIUS) -> Pairs:
+    """Pairs of rows of which one is the other turned, mirrored or trimmed; the nearest, where it is several of these.
+
+    Args:
+        hashes: uint64 (N, 4).
+        altered: uint64 (N, A, 4), the hashes that each row would have once altered.
+
+    Raises:
+        DataError: hashes of another shape or type, or a radius out of range.
+    """
+    ways = [near_pairs_between(np.ascontiguousarray(way), hashes, radius=radius) for way in altered.swapaxes(0, 1)]
+    nothing = np.empty(0, np.int64)
+    return united(Pairs(nothing, nothing, np.empty(0, np.uint16)), *ways)
+
+
+def united(*pairs: Pairs) -> Pairs:
+    """All pairs of one set, each once with its smallest distance; a row with itself is no pair."""
+    first, second, distance = (
+        np.concatenate([getattr(part, name) for part in pairs]) for name in ("first", "second", "distance")
+    )
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    order = np.lexsort((distance, high, low))
+    low, high, distance = low[order], high[order], distance[order]
+    new = low != high  # a picture may be like its own mirror image
+    new[1:] &= (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    return Pairs(low[new], high[new], distance[new])
 
 
 def near_pairs_between(
@@ -166,35 +266,34 @@ def _search(
     hashes: NDArray[np.uint64], side: NDArray[np.bool_] | None, radius: int, progress: Progress | None
 ) -> tuple[Index, Index, NDArray[np.uint16]]:
     """Pairs of distinct rows within the radius, each once; only across `side` (bool, N) where it is given."""
-    chance = np.random.default_rng(20070508)
-    keys, depth = _plan(hashes, radius, chance)
-    search = _Search(hashes, keys, side, radius)
+    plan = _plan(hashes, len(hashes), radius, all_pairs=True)
+    search = _Search(hashes, _blocks(hashes, plan.bits, plan.count), side, radius)
     rows = np.arange(len(hashes))
-    if depth == 0:
+    if plan.depth == 0:
         search.compare(rows, np.full(len(rows), len(rows)), path=())
     else:
-        search.part(rows, np.zeros(len(rows), np.int64), (), depth, progress)
+        search.part(rows, np.zeros(len(rows), np.int64), (), plan.depth, progress)
     return search.result()
 
 
-def _plan(hashes: NDArray[np.uint64], radius: int, chance: np.random.Generator) -> tuple[NDArray[np.uint32], int]:
-    """The blocks, uint32 (M, N), and how many of them must agree; 0 where comparing all pairs is cheapest."""
-    n = len(hashes)
+def _plan(hashes: NDArray[np.uint64], n: int, radius: int, *, all_pairs: bool) -> Banding:
+    """The cheapest banding of `n` rows like these, or none where comparing all pairs is cheaper and allowed."""
+    chance = np.random.default_rng(20070508)
     bits = chance.permutation(BITS)
-    one, other = chance.integers(0, max(n, 1), (2, _SAMPLE))
+    one, other = chance.integers(0, max(len(hashes), 1), (2, _SAMPLE))
     sample = one[one != other], other[one != other]
-    best_cost, best = n * n / 2, 0
+    best = Banding(bits, 0, 0, radius, n * n / 2 if all_pairs else np.inf)
     for depth in _DEPTHS:
         count = radius + depth
         sorting = _SORT_COST * n * sum(comb(count, level) for level in range(1, depth + 1))
-        if count > BITS or sorting >= best_cost:
+        if count > BITS or sorting >= best.cost:
             break
         shared = np.bincount(_agreeing(hashes, *sample, bits, count), minlength=count + 1)
         # A pair that agrees in s blocks is met once for each choice of `depth` of them.
-        met = np.dot(shared / shared.sum(), [float(comb(blocks, depth)) for blocks in range(count + 1)])
-        if (cost := sorting + met * n * n / 2) < best_cost:
-            best_cost, best = cost, depth
-    return _blocks(hashes, bits, radius + best if best else 0), best
+        met = np.dot(shared / max(shared.sum(), 1), [float(comb(blocks, depth)) for blocks in range(count + 1)])
+        if (cost := float(sorting + met * n * n / 2)) < best.cost:
+            best = Banding(bits, count, depth, radius, cost)
+    return best
 
 
 def _agreeing(hashes: NDArray[np.uint64], one: Index, other: Index, bits: Index, count: int) -> Index:
@@ -202,16 +301,18 @@ def _agreeing(hashes: NDArray[np.uint64], one: Index, other: Index, bits: Index,
     return agree
 
 
-def _blocks(hashes: NDArray[np.uint64], bits: Index, count: int) -> NDArray[np.uint32]:
-    """The hashes' bits in the order `bits`, cut into `count` blocks: uint32 (count, N).
+def _blocks(hashes: NDArray[np.uint64], bits: Index, count: int, only: int | None = None) -> NDArray[np.uint32]:
+    """The hashes' bits in the order `bits`, cut into `count` blocks: uint32 (count, N), or (1, N), one `only`.
 
     Of a block wider than 32 bits the first 32 serve: rows that agree in the block agree in them.
     """
-    blocks = np.empty((count, len(hashes)), np.uint32)
+    members_of = np.array_split(bits, count) if count else []
+    members_of = members_of if only is None else [members_of[only]]
+    blocks = np.empty((len(members_of), len(hashes)), np.uint32)
     for start in range(0, len(hashes), _CHUNK):
         chunk = np.ascontiguousarray(hashes[start : start + _CHUNK])
         unpacked = np.unpackbits(chunk.view(np.uint8), axis=1)
-        for number, members in enumerate(np.array_split(bits, count) if count else []):
+        for number, members in enumerate(members_of):
             padded = np.zeros((len(chunk), 32), np.uint8)
             padded[:, : len(members[:32])] = unpacked[:, members[:32]]
             blocks[number, start : start + len(chunk)] = np.packbits(padded, axis=1).view(np.uint32)[:, 0]
@@ -235,10 +336,14 @@ class _Search:
         start, count = (path[-1] + 1 if path else 0), len(self.keys)
         last = count - depth
         for block in range(start, last + 1):
-            order = np.argsort((group.astype(np.uint64) << np.uint64(32)) | self.keys[block, rows])
-            self._split(rows[order], group[order], (*path, block), depth - 1)
+            self.part_by(block, rows, group, path, depth)
             if progress is not None:
                 progress(block + 1, last + 1)
+
+    def part_by(self, block: int, rows: Index, group: Index, path: tuple[int, ...], depth: int) -> None:
+        """Parts each group of rows by one block, and compares what is left together."""
+        order = np.argsort((group.astype(np.uint64) << np.uint64(32)) | self.keys[block, rows])
+        self._split(rows[order], group[order], (*path, block), depth - 1)
 
     def _split(self, rows: Index, group: Index, path: tuple[int, ...], depth: int) -> None:
         key = self.keys[path[-1], rows]
