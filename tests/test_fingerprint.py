@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from dermalert.errors import DataError
 from dermalert.intake.fingerprint import ALTERED, BITS, altered_hashes, difference_hash, hashes_to_array
-from dermalert.intake.neighbours import NEAR_RADIUS, distances
+from dermalert.intake.neighbours import ALTERED_RADIUS, NEAR_RADIUS, distances
 
 Picture = NDArray[np.uint8]
 
@@ -103,7 +103,7 @@ def test_an_altered_hash_is_the_hash_of_the_altered_picture(way: str) -> None:
     altered = TURNS[way](original)
     foreseen = altered_hashes(original)[ALTERED.index(way)]
     (found,) = hashes_to_array([difference_hash(np.ascontiguousarray(altered))])
-    assert distances(foreseen, found) <= 3
+    assert distances(foreseen, found) <= ALTERED_RADIUS // 2
     assert distances(hashes_to_array([difference_hash(original)])[0], found) > NEAR_RADIUS
 
 

@@ -125,7 +125,8 @@ def banding_of(sample: NDArray[np.uint64], n: int, *, radius: int) -> Banding:
 
 def band_of(hashes: NDArray[np.uint64], banding: Banding, band: int) -> NDArray[np.uint32]:
     """The block that rows must share to meet in this band: uint32 (N,)."""
-    return _blocks(hashes, banding.bits, banding.count, only=band)[0]
+    (block,) = _blocks(hashes, banding.bits, banding.count, only=band)
+    return block
 
 
 def near_pairs_in_band(hashes: NDArray[np.uint64], rows: Index, banding: Banding, band: int) -> Pairs:
