@@ -61,9 +61,10 @@ def clinic_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sto
     url = (
         f"sqlite:///{tmp_path / 'clinic.db'}"
         if request.param == "sqlite"
-        else request.getfixturevalue("postgres").new_database()
+        else request.getfixturevalue("postgres").new_clinic()
     )
     store = Store(url)
-    store.upgrade()
+    if store.is_sqlite:
+        store.upgrade()
     yield store
     store.close()

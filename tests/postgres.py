@@ -10,8 +10,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL
+from sqlalchemy import URL, create_engine, make_url, text
+
+from dermalert.clinic.store import Store
 
 _PLACES = "/usr/lib/postgresql/*/bin/initdb"
 _READY = 30.0  # seconds
@@ -34,6 +35,7 @@ class Postgres:
             shutil.chown(self._folder, "postgres", "postgres")
         self._server: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
+        self._clinic: str | None = None
         made = [
             "-D",
             str(self._folder / "data"),
@@ -60,9 +62,9 @@ class Postgres:
         self._run("pg_isready", "-h", str(self._folder), "-t", str(int(_READY)), tries=300)
 
     def stop(self) -> None:
-        """Ends it at once: every connection breaks."""
+        """Ends it at once, as a crash would: every connection breaks."""
         if self._server:
-            self._server.send_signal(signal.SIGINT)
+            self._server.send_signal(signal.SIGQUIT)
             self._server.wait(30)
             self._server = None
 
@@ -76,14 +78,25 @@ class Postgres:
         made = URL.create("postgresql", "clinic", database=name, query={"host": str(self._folder)})
         return made.render_as_string(hide_password=False)
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
+    def new_database(self, template: str = "template1") -> str:
+        """The URL of a database of its own, empty or a copy."""
         name = f"clinic_{next(self._numbers)}"
         engine = create_engine(self.url("postgres").replace("postgresql:", "postgresql+psycopg:"))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
         engine.dispose()
         return self.url(name)
+
+    def new_clinic(self) -> str:
+        """The URL of a database of its own with a clinic's tables."""
+        if self._clinic is None:
+            url = self.new_database()
+            store = Store(url)
+            store.upgrade()
+            store.close()
+            self._clinic = make_url(url).database
+        assert self._clinic is not None
+        return self.new_database(self._clinic)
 
     def _run(self, program: str, *arguments: str, tries: int = 1) -> None:
         for left in reversed(range(tries)):

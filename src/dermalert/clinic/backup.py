@@ -129,8 +129,9 @@ def _run(program: str, store: Store, *arguments: str) -> None:
         raise ClinicError(
             f"{program} is not installed. Install PostgreSQL's client programs, of the server's version or newer."
         )
-    told = {"PGHOST": url.host, "PGPORT": url.port, "PGUSER": url.username, "PGPASSWORD": url.password}
-    told |= {"PGDATABASE": url.database, **{f"PG{name.upper()}": value for name, value in url.query.items()}}
+    told: dict[str, Any] = {f"PG{name.upper()}": value for name, value in url.query.items()}
+    told |= {"PGPORT": url.port, "PGUSER": url.username, "PGPASSWORD": url.password, "PGDATABASE": url.database}
+    told["PGHOST"] = url.host or told.get("PGHOST")
     environment = os.environ | {name: str(value) for name, value in told.items() if value is not None}
     done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:

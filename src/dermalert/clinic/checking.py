@@ -43,7 +43,7 @@ def check(store: Store, files: Files) -> Checked:
     """Reads every file and every row. Safe while the service runs, as it looks at one moment of the database."""
     with store.reading() as session:
         verified = trail.verify(session)
-        rows = dict(session.execute(select(Picture.sha256, Picture.size)).tuples().all())
+        rows = dict(session.execute(select(Picture.sha256, Picture.size)).all())
         problems = [
             *_of_trail(verified),
             *_of_files(files, rows),
