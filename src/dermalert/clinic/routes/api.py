@@ -212,11 +212,9 @@ def openapi(request: Request) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def description(app: FastAPI) -> dict[str, Any]:
-    """What the API takes and gives: `/api/`, and what watches the service. Pages are not part of it."""
+    """What programs may ask for; pages are not part of it (`include_in_schema=False`)."""
     whole = app.openapi()
     whole["components"]["schemas"]["ProblemBody"] = ProblemBody.model_json_schema()
-    shown = ("/api/", "/healthz", "/readyz", "/metrics")
-    whole["paths"] = {path: each for path, each in whole["paths"].items() if path.startswith(shown)}
     return whole
 
 
