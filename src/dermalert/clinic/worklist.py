@@ -118,7 +118,7 @@ def worklist(
 def counts(session: Session) -> dict[str, int]:
     """How many cases stand where, by status; and under "refer" how many alerts nobody has decided on."""
     found = {str(status): 0 for status in Status}
-    found.update(session.execute(select(Case.status, func.count()).group_by(Case.status)).tuples().all())
+    found.update(session.execute(select(Case.status, func.count()).group_by(Case.status)).all())
     waiting = select(func.count()).select_from(Case).join(Case.finding).where(Case.status == Status.SCORED)
     found["refer"] = session.scalar(waiting.where(Finding.alert == "refer")) or 0
     return found
@@ -131,7 +131,7 @@ def neighbours(session: Session, of: Case, filters: Filters = Filters(), *, orde
         DataError: as `worklist`.
     """
     keys, down = _order(order)
-    here = session.execute(select(*keys).where(Case.id == of.id)).tuples().one()
+    here = session.execute(select(*keys).where(Case.id == of.id)).one()
     place, edge = tuple_(*keys), tuple_(*(literal(value, key.type) for value, key in zip(here, keys, strict=True)))
     listed = _filtered(select(Case.id), filters)
     above = session.scalar(listed.where(place > edge).order_by(*keys).limit(1))
