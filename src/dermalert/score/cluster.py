@@ -162,6 +162,14 @@ def _ray(*, local: bool) -> Any:
 
 
 @contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """Ray itself, connected as `cluster` says, for other work than scoring. Raises as `score_on_cluster`."""
+    ray = _ray(local=cluster.address is None)
+    with _connected(ray, cluster):
+        yield ray
+
+
+@contextmanager
 def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     """Connects to the cluster, or starts a Ray of our own; one that is connected already is used as it is."""
     if ray.is_initialized():
