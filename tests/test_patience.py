@@ -15,6 +15,11 @@ class Status(Exception):
         self.status = status
 
 
+class Code(Exception):
+    def __init__(self, code: object) -> None:
+        self.code = code
+
+
 class Flaky:
     """Work that raises each of the errors once, then succeeds."""
 
@@ -79,6 +84,9 @@ def test_a_share_that_has_gone_for_good_costs_no_wait_a_file(patience: Patience,
         *((OSError(getattr(errno, name), ""), False) for name in ("ENOENT", "EACCES", "EISDIR", "ENAMETOOLONG")),
         *((Status(number), True) for number in (408, 429, 500, 502, 503, 504)),
         *((Status(number), False) for number in (400, 401, 403, 404, 410)),
+        (Code(503), True),
+        (Code(404), False),
+        (Code("503"), False),
         (TimeoutError(), True),
         (ConnectionResetError(), True),
         (ValueError(), False),

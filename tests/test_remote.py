@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import boto3
 import fsspec
@@ -190,6 +192,88 @@ def test_any_file_system_that_fsspec_knows_is_read() -> None:
     (one,) = given_at(["memory://given/b/c.jpg"])
     assert load_given(one).info.format == "JPEG"
     files.rm("/given", recursive=True)
+
+
+# Google's store, as far as its answers are needed here
+
+
+class Google(BaseHTTPRequestHandler):
+    """The three questions that reading and listing ask, over `files` of one bucket."""
+
+    protocol_version = "HTTP/1.1"
+    files: ClassVar[dict[str, bytes]] = {"new/a.jpg": JPEG, "new/deep/b.jpg": JPEG, "s.tar": SHARD, "empty.jpg": b""}
+    faults: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        path, query = urlsplit(self.path).path, dict(parse_qsl(urlsplit(self.path).query))
+        name = unquote(path.partition("/o/")[2])
+        if path.endswith("/o"):
+            self._answer(200, self._listing(query.get("prefix", "")))
+        elif name not in self.files:
+            self._answer(404, b'{"error": {"code": 404, "message": "no such object"}}')
+        elif query.get("alt") != "media":
+            self._answer(200, json.dumps(self._entry(name)).encode())
+        elif self.faults:
+            self._answer(self.faults.pop(), b"sorry")
+        else:
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            part = self.files[name][int(first) : int(last) + 1]
+            self._answer(206 if part else 416, part or b"Requested range not satisfiable")
+
+    def _listing(self, prefix: str) -> bytes:
+        below = [name for name in self.files if name.startswith(prefix)]
+        folders = {prefix + name[len(prefix) :].partition("/")[0] + "/" for name in below if "/" in name[len(prefix) :]}
+        items = [self._entry(name) for name in below if "/" not in name[len(prefix) :]]
+        return json.dumps({"items": items, "prefixes": sorted(folders)}).encode()
+
+    def _entry(self, name: str) -> dict[str, str]:
+        return {"name": name, "bucket": "skin", "size": str(len(self.files[name]))}
+
+    def _answer(self, status: int, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Google]]:
+    from gcsfs.core import GCSFileSystem  # the usual one asks by gRPC what kind of bucket it is
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Google)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    fsspec.register_implementation("gs", GCSFileSystem, clobber=True)
+    GCSFileSystem.clear_instance_cache()
+    remote._file_system.cache_clear()
+    yield Google
+    remote._file_system.cache_clear()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("google")
+def test_googles_store_is_walked_searched_and_read() -> None:
+    assert names("gs://skin/new") == ["gs://skin/new/a.jpg", "gs://skin/new/deep/b.jpg"]
+    assert names("gs://skin/**/b.*") == ["gs://skin/new/deep/b.jpg"]
+    assert names("gs://skin/s.tar")[0] == "gs://skin/s.tar::0.jpg"
+    (one,) = given_at(["gs://skin/new/a.jpg"])
+    assert load_given(one).info.format == "JPEG"
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "denies access"), (400, "answers 400")])
+def test_what_googles_store_refuses_is_told(status: int, reason: str, google: type[Google]) -> None:
+    for name, said in (("gone.jpg", "nothing at this address"), ("empty.jpg", "it is empty")):
+        with pytest.raises(RefusedFile, match=said):
+            load_given(Given(f"gs://skin/{name}", url=f"gs://skin/{name}"))
+    google.faults.append(status)
+    with pytest.raises(Unreadable, match=reason):
+        remote.read_url("gs://skin/new/a.jpg")
 
 
 # The web

@@ -30,10 +30,16 @@ def may_pass(error: BaseException | None) -> bool:
     """Whether the same work may succeed in a moment."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
+    status = http_status(error)
+    if status is not None:
         return status in _PASSING_STATUS or status >= 500
     return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def http_status(error: BaseException | None) -> int | None:
+    """The status that a server answered with, if the error tells one: aiohttp calls it `status`, others `code`."""
+    told = (getattr(error, name, None) for name in ("status", "code"))
+    return next((status for status in told if isinstance(status, int)), None)
 
 
 class Patience:

@@ -8,6 +8,7 @@ none is read, kept or shown here.
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dermalert.errors import DataError, MissingExtra, NotAPicture, RefusedFile, TooLarge, Unreadable, printable
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
-from dermalert.intake.patience import PATIENCE, Patience, may_pass
+from dermalert.intake.patience import PATIENCE, Patience, http_status, may_pass
 from dermalert.intake.ranged import Ranged
 
 OURS = ("s3", "s3a", "gs", "gcs", "http", "https")  # what [cloud] brings; others need a package of their own
@@ -25,6 +26,10 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PIECE = 4 * 2**20  # bytes of an archive asked for at a time
 _WHOLE = 256 * 2**20  # bytes of an archive that a web server gives only as a whole
 _NETWORK = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "urllib3"})  # packages of passing errors
+
+for _package in ("fsspec", "gcsfs", "s3fs"):
+    # What they log of each failed attempt is told by us, once; whoever has set up logging still gets it.
+    logging.getLogger(_package).addHandler(logging.NullHandler())
 
 
 def is_url(text: str) -> bool:
@@ -192,20 +197,18 @@ def _patiently(work: Callable[[], Any], url: str, patience: Patience) -> Any:
 def _may_pass(error: Exception) -> bool:
     if may_pass(error):
         return True
-    decided = isinstance(error, OSError | ValueError) or hasattr(error, "status") or _is_denial(error)
+    decided = isinstance(error, OSError | ValueError) or http_status(error) is not None or _is_denial(error)
     return not decided and type(error).__module__.partition(".")[0] in _NETWORK
 
 
 def _is_denial(error: Exception) -> bool:
     return (
-        isinstance(error, PermissionError)
-        or getattr(error, "status", None) in (401, 403)
-        or "Credential" in type(error).__name__
+        isinstance(error, PermissionError) or http_status(error) in (401, 403) or "Credential" in type(error).__name__
     )
 
 
 def _refusal(url: str, error: Exception, patience: Patience) -> Unreadable:
-    status = getattr(error, "status", None)
+    status = http_status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return Unreadable(shown(url), "it can't be read: there is nothing at this address", "Check the address.")
     if _is_denial(error):
@@ -213,7 +216,7 @@ def _refusal(url: str, error: Exception, patience: Patience) -> Unreadable:
         return Unreadable(shown(url), "it can't be read: the store denies access", mend)
     if isinstance(error, TimeoutError):
         reason = f"it can't be read: no whole answer in {patience.timeout_s:g} s"
-    elif isinstance(status, int):
+    elif status is not None:
         reason = f"it can't be read: the server answers {status}"
     else:
         reason = f"it can't be read: {_one_line(error)}"
