@@ -11,6 +11,7 @@ another; a file takes its name when it is whole, so a block is written once, who
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import uuid
@@ -23,16 +24,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermalert import __version__
-from dermalert.errors import ClusterError, MissingExtra, RefusedFile
+from dermalert.errors import ClusterError, MissingExtra
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
-from dermalert.intake.given import Found, load_given
+from dermalert.intake.given import Found
 from dermalert.intake.overlap import in_order
-from dermalert.score.batch import BATCH, Finding, Judge, Loaded, findings_of, row_of
+from dermalert.score.batch import BATCH, Finding, Judge, findings_of, load_found
 from dermalert.score.engine import Engine
+from dermalert.score.output import table_of
 from dermalert.score.plan import Plan
 
 ATTEMPTS = 4  # at a block, before the run goes on without it
@@ -80,7 +81,10 @@ def score_on_cluster(plan: Plan, judge: Judge, cluster: Cluster, *, limits: Limi
         for row in _rows(ray, sorted(missing), _Worker.arguments(plan, judge, cluster, limits), cluster):
             missing.discard(row["block"])
             yield Done(row["block"], row["pictures"])
-    if missing:
+    if not missing:
+        for left in plan.out.glob(".part-*"):  # by workers that died
+            left.unlink(missing_ok=True)
+    else:
         first = plan.told(min(missing))
         raise ClusterError(
             f"{len(missing)} of {len(plan)} blocks could not be scored, though tried {ATTEMPTS} times: first {first}. "
@@ -106,7 +110,7 @@ class _Worker:
     def __call__(self, row: dict[str, int]) -> dict[str, int]:
         pictures = 0
         for file, found in self._plan.parts(row["block"], self._limits):
-            pictures += sum(1 for _ in found) if file.exists() else self._write(file, found)
+            pictures += sum(1 for _ in found) if file.is_file() else self._write(file, found)
         return {**row, "pictures": pictures}
 
     def _write(self, file: Path, found: Iterator[Found]) -> int:
@@ -115,29 +119,20 @@ class _Worker:
         return len(findings)
 
     def _findings(self, found: Iterator[Found]) -> Iterator[Finding]:
-        load = partial(_load, size=self._judge.bundle.size, limits=self._limits)
+        load = partial(load_found, size=self._judge.bundle.size, limits=self._limits)
         loaded = in_order(load, found, self._threads)
         while batch := list(islice(loaded, BATCH)):
             yield from findings_of(self._engine, self._judge, batch)
 
 
-def _load(found: Found, size: tuple[int, int], limits: Limits) -> Loaded:
-    if isinstance(found, RefusedFile):
-        return found.path, found
-    try:
-        return found.name, load_given(found, size, limits)
-    except RefusedFile as refusal:
-        return found.name, refusal
-
-
 def write_part(findings: list[Finding], classes: tuple[str, ...], file: Path) -> None:
     """Writes a file of findings whole or not at all; of two that write the same one, the last counts."""
-    columns = row_of(Finding("", ""), classes)
-    numbers = {name for name in columns if name.startswith("p_")} | {"melanoma", "malignant", "ood", "quality"}
-    schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in columns])
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        pq.write_table(pa.Table.from_pylist([row_of(one, classes) for one in findings], schema), part)
+        with part.open("wb") as stream:
+            pq.write_table(table_of(findings, classes), stream, compression="zstd")
+            stream.flush()
+            os.fsync(stream.fileno())
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -156,8 +151,8 @@ def _ray(*, local: bool) -> Any:
         import ray.data
     except ModuleNotFoundError:
         raise MissingExtra("Scoring on many machines", "cluster") from None
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what failed for good is told at the end
     return ray
 
 
@@ -200,15 +195,9 @@ def _rows(ray: Any, blocks: list[int], arguments: tuple[Any, ...], cluster: Clus
     """What the workers return, as it comes."""
     if not blocks:
         return
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # one that fails for good costs no other
-    context.actor_task_retry_on_errors = [OSError]  # of the output folder: a share that is away for a moment
-    context.max_consecutive_actor_init_deaths = ATTEMPTS - 1
     # How often a task is tried has no other way in yet; without it, a picture that kills its worker never ends.
-    with ray.data.DataContext.current(context), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    with warnings.catch_warnings(), ray.data.DataContext.current(_context(ray)):
+        warnings.simplefilter("ignore", DeprecationWarning)
         todo = ray.data.from_items([{"block": one} for one in blocks], override_num_blocks=min(len(blocks), _FEW))
         done = todo.map(
             _Worker,
@@ -223,6 +212,17 @@ def _rows(ray: Any, blocks: list[int], arguments: tuple[Any, ...], cluster: Clus
         yield from done.iter_rows()
     except ray.exceptions.RayError as error:
         raise ClusterError(f"The cluster gave up: {_first_line(error)}") from None
+
+
+def _context(ray: Any) -> Any:
+    """How Ray Data acts in this run; the context of whoever calls stays as it is."""
+    context = copy.deepcopy(ray.data.DataContext.get_current())
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # one that fails for good costs no other
+    context.actor_task_retry_on_errors = [OSError]  # of the output folder: a share that is away for a moment
+    context.max_consecutive_actor_init_deaths = ATTEMPTS - 1
+    return context
 
 
 def _pool(ray: Any, cluster: Cluster, blocks: int) -> Any:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,26 +24,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from dermalert.errors import DataError, RefusedFile, printable
-from dermalert.intake import remote
-from dermalert.intake.archives import is_archive_name
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
-from dermalert.intake.given import Found, Given, given_at
-from dermalert.intake.patterns import has_braces, in_braces
+from dermalert.intake.given import Archive, Found, Given, Place, given_in, places_at
+from dermalert.score.durable import PLAN
 
 BLOCK = 512  # pictures: some seconds of one core's work, which is what a lost machine costs, and a file of 50 KB
-PLAN = "_plan.arrow"  # readers of Parquet folders pass over names with an underscore
 
 _COLUMNS = ("name", "path", "url", "reason", "mend")  # of a picture or of one that is refused already
 _SCHEMA = pa.schema([pa.field("archive", pa.bool_()), *(pa.field(name, pa.string()) for name in _COLUMNS)])
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A tar or zip, read by the machine that scores it. `where` is its absolute path or its URL."""
-
-    name: str
-    where: str
 
 
 class Plan:
@@ -68,27 +56,22 @@ class Plan:
     def __len__(self) -> int:
         return int(self._blocks.num_record_batches)
 
-    def block(self, number: int, limits: Limits = DEFAULT_LIMITS) -> Iterator[Found]:
-        """The pictures of a block; those of an archive are read from it as they are asked for."""
-        for row in self._blocks.get_batch(number).to_pylist():
-            if row["archive"]:
-                yield from _members(Archive(row["name"], row["path"] or row["url"]), limits)
-            else:
-                yield _found(row)
-
     def parts(self, number: int, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[Path, Iterator[Found]]]:
-        """The files that a block's findings go to, each with its pictures, which must be used up before the next."""
-        found = self.block(number, limits)
+        """The files that a block's findings go to, each with its pictures, which must be used up before the next.
+
+        An archive is read as its pictures are asked for.
+        """
+        places = [_place(row) for row in self._blocks.get_batch(number).to_pylist()]
         name = f"part-{number:06d}"
-        if not self._blocks.get_batch(number)["archive"][0].as_py():
-            yield self.out / f"{name}.parquet", found
+        if not isinstance(places[0], Archive):
+            yield self.out / f"{name}.parquet", iter(places)
             return
-        for piece, pictures in enumerate(_pieces(found, self.asked["block"])):
+        for piece, pictures in enumerate(_pieces(given_in(places[0], limits), self.asked["block"])):
             yield self.out / f"{name}-{piece:06d}.parquet", pictures
 
     def unfinished(self) -> list[int]:
         """The blocks without a file; and all archives, as only their end tells how many files they make."""
-        there = {file.name for file in self.out.glob("part-*.parquet")}
+        there = {file.name for file in os.scandir(self.out) if file.is_file()}
         return [number for number in range(len(self)) if f"part-{number:06d}.parquet" not in there]
 
     def told(self, number: int) -> str:
@@ -106,8 +89,7 @@ def planned(out: Path, arguments: Iterable[str | Path], asked: Mapping[str, Any]
         block: pictures in a block, and in a file of an archive's findings.
 
     Raises:
-        DataError: the folder holds another run, or none and other files; or an argument names nothing, or an archive
-            that is not named itself.
+        DataError: the folder holds another run, or none and findings; or an argument names nothing.
     """
     named = [os.fspath(argument) for argument in arguments]
     asked = json.loads(json.dumps({**asked, "pictures": named, "block": block}))
@@ -120,7 +102,7 @@ def planned(out: Path, arguments: Iterable[str | Path], asked: Mapping[str, Any]
     out.mkdir(parents=True, exist_ok=True)
     if any(out.glob("part-*")):
         raise DataError(f"{printable(str(out))}: holds findings of something else. Name another folder.")
-    _write(out / PLAN, _blocks(named, block), _SCHEMA.with_metadata({"asked": json.dumps(asked)}))
+    _write(out / PLAN, _blocks(places_at(named), block), _SCHEMA.with_metadata({"asked": json.dumps(asked)}))
     return Plan(out)
 
 
@@ -132,69 +114,34 @@ def _write(file: Path, blocks: Iterable[list[dict[str, Any]]], schema: pa.Schema
     part.replace(file)
 
 
-def _blocks(arguments: list[str], size: int) -> Iterator[list[dict[str, Any]]]:
+def _blocks(places: Iterator[Place], size: int) -> Iterator[list[dict[str, Any]]]:
     """The rows of each block: some pictures that lie by themselves, or one archive."""
     pictures: list[dict[str, Any]] = []
-    for one in _listed(arguments):
-        if isinstance(one, Archive):
+    for place in places:
+        if isinstance(place, Archive):
             yield from filter(None, [pictures])
-            yield [_row(one)]
+            yield [_row(place)]
             pictures = []
             continue
-        pictures.append(_row(one))
+        pictures.append(_row(place))
         if len(pictures) == size:
             yield pictures
             pictures = []
     yield from filter(None, [pictures])
 
 
-def _listed(arguments: list[str]) -> Iterator[Found | Archive]:
-    """As `given_at`, without opening the archives that are named."""
-    for argument in arguments:
-        names = in_braces(argument) if has_braces(argument) and not os.path.lexists(argument) else iter([argument])
-        for name in names:
-            if is_archive_name(name) and (remote.is_url(name) or os.path.lexists(name)):
-                yield Archive(_shown(name), name if remote.is_url(name) else str(Path(name).absolute()))
-            else:
-                yield from given_at([name])
+def _row(place: Place) -> dict[str, Any]:
+    if isinstance(place, RefusedFile):
+        return {"archive": False, "name": place.path, "reason": place.reason, "mend": place.mend}
+    path = str(place.path.absolute()) if place.path else None
+    return {"archive": isinstance(place, Archive), "name": place.name, "path": path, "url": place.url}
 
 
-def _shown(name: str) -> str:
-    return remote.shown(name) if remote.is_url(name) else name
-
-
-def _row(one: Found | Archive) -> dict[str, Any]:
-    if isinstance(one, RefusedFile):
-        return {"archive": False, "name": one.path, "reason": one.reason, "mend": one.mend}
-    if isinstance(one, Archive):
-        key = "url" if remote.is_url(one.where) else "path"
-        return {"archive": True, "name": one.name, key: one.where}
-    if one.data is not None:
-        archive = printable(one.name.partition("::")[0])
-        raise DataError(f"{archive}: on a cluster, give archives by their own names, or as in shards/{{000..099}}.tar.")
-    return {
-        "archive": False,
-        "name": one.name,
-        "path": str(one.path.absolute()) if one.path else None,
-        "url": one.url,
-    }
-
-
-def _found(row: Mapping[str, Any]) -> Found:
+def _place(row: Mapping[str, Any]) -> Place:
     if row["reason"] is not None:
         return RefusedFile(row["name"], row["reason"], row["mend"])
-    return Given(row["name"], path=Path(row["path"]) if row["path"] else None, url=row["url"])
-
-
-def _members(archive: Archive, limits: Limits) -> Iterator[Found]:
-    """What is in the archive, by the name that it was given by."""
-    where = _shown(archive.where)
-    for found in given_at([archive.where], limits=limits):
-        if isinstance(found, RefusedFile):
-            found.path = archive.name + found.path.removeprefix(where)
-            yield found
-        else:
-            yield replace(found, name=archive.name + found.name.removeprefix(where))
+    kind = Archive if row["archive"] else Given
+    return kind(row["name"], path=Path(row["path"]) if row["path"] else None, url=row["url"])
 
 
 def _pieces(items: Iterator[_T], size: int) -> Iterator[Iterator[_T]]:
