@@ -203,7 +203,10 @@ def _may_pass(error: Exception) -> bool:
 
 def _is_denial(error: Exception) -> bool:
     return (
-        isinstance(error, PermissionError) or http_status(error) in (401, 403) or "Credential" in type(error).__name__
+        isinstance(error, PermissionError)
+        or http_status(error) in (401, 403)
+        or "Credential" in type(error).__name__
+        or str(error).startswith("Forbidden")  # gcsfs, without a number
     )
 
 
