@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dermalert.errors import RunError
 from dermalert.learn.backend import backend
+from dermalert.learn.together import Together
 
 State = dict[str, NDArray[Any]]
 
@@ -45,6 +46,10 @@ class Labels:
         ones = np.ones(len(own), np.float32)
         return cls(own, own, ones, ones)
 
+    def __getitem__(self, rows: slice) -> Labels:
+        """Of some of the pictures."""
+        return Labels(self.own[rows], self.other[rows], self.share[rows], self.weight[rows])
+
 
 class Step:
     """Adam on the cross-entropy of what labels may stand for.
@@ -66,6 +71,7 @@ class Step:
         focal: bool = False,
         offset: NDArray[np.float32] | None = None,
         takes: str = "uint8",
+        together: Together | None = None,
     ) -> None:
         """
         Args:
@@ -74,6 +80,7 @@ class Step:
             focal: minimise the focal loss.
             offset: float32 (C,), added to the logits in the loss, not in the model.
             takes: the type of what the model is given.
+            together: the processes that learn from each batch together, a share each; None: this one does alone.
         """
         tf = backend().tf
         self.model = model
@@ -83,6 +90,7 @@ class Step:
         rates = rates or [1.0] * len(groups)
         self._factors = [rate for rate, group in zip(rates, groups, strict=True) for _ in group]
         self._focal = focal
+        self._together = together
         classes = model.output_shape[-1]
         self._offset = tf.constant(np.zeros(classes) if offset is None else offset, tf.float32)
         self._means = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in self._weights]
@@ -96,14 +104,18 @@ class Step:
             *(tf.TensorSpec((None,), tf.float32) for _ in range(2)),
         ]
         rated = [*signature, tf.TensorSpec((), tf.float32)]
-        self._train_all = tf.function(self._train_graph(len(self._weights)), input_signature=rated)
-        self._train_head = tf.function(self._train_graph(self._head), input_signature=rated)
+        run = together.run if together else lambda work: work
+        self._train_all = tf.function(run(self._train_graph(len(self._weights))), input_signature=rated)
+        self._train_head = tf.function(run(self._train_graph(self._head)), input_signature=rated)
         self._test = tf.function(self._test_graph, input_signature=signature)
 
     def train(
         self, pixels: NDArray[np.uint8], labels: Labels, rate: float, *, head_only: bool = False
     ) -> tuple[float, int]:
         """Learns from a batch; its summed cross-entropy and the number of first choices that its labels allow."""
+        if self._together:
+            share = self._together.share(len(pixels))
+            pixels, labels = pixels[share], labels[share]
         learn = self._train_head if head_only else self._train_all
         loss, hits = learn(pixels, labels.own, labels.other, labels.share, labels.weight, np.float32(rate))
         return float(loss), int(hits)
@@ -151,10 +163,24 @@ class Step:
                 focused = share * self._hard(logits, own) + (1 - share) * self._hard(logits, other)
                 objective = tf.add_n([tf.reduce_mean(weight * focused), *self.model.losses])
             gradients = tape.gradient(objective, self._weights[:count])
+            told = tf.reduce_sum(losses), _hits(logits, own)
+            if self._together:
+                gradients, told = self._of_all(self._together, gradients, told, tf.size(losses))
             self._adam(gradients, tf.cast(self._steps.assign_add(moved), tf.float32), rate)
-            return tf.reduce_sum(losses), _hits(logits, own)
+            return told
 
         return train
+
+    def _of_all(self, together: Together, gradients: Sequence[Any], told: Sequence[Any], size: Any) -> tuple[Any, Any]:
+        """Gradients and figures of the whole batch; the running averages of all processes become their mean."""
+        tf = backend().tf
+        averages = [each.value for each in self.model.non_trainable_variables if each.dtype == "float32"]
+        pictures, *figures = (tf.cast(each, tf.float32) for each in (size, *told))
+        summed = together.sum([pictures, *figures, *averages, *(each * pictures for each in gradients)])
+        total, loss, hits = summed[:3]
+        for average, every in zip(averages, summed[3:], strict=False):
+            average.assign(every / together.count)
+        return [each / total for each in summed[3 + len(averages) :]], (loss, hits)
 
     def _hard(self, logits: Any, allowed: Any) -> Any:
         losses = _loss(logits, allowed)

@@ -41,6 +41,7 @@ from dermalert.learn.listeners import Listener
 from dermalert.learn.pipeline import batches
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.step import Labels, Step
+from dermalert.learn.together import together
 
 # Below this gain, bfloat16's coarser arithmetic buys too little; timing noise is of this order too.
 _WORTHWHILE = 1.15
@@ -168,6 +169,7 @@ def fit(
             was interrupted with Ctrl-C, or diverged.
         MissingExtra: Keras or TensorFlow is not installed.
     """
+    group = together()
     allowed = _checked_targets(data, classes)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     recipe = _begin(data, allowed, recipe, run, classes, resume)
@@ -175,6 +177,8 @@ def fit(
     step = _step(recipe, classes, lesson)
     history = _restore(step, run)
     done_before = len(history)
+    if group:
+        group.check_alike(done_before)
     for listener in listeners:
         listener.begin(recipe)
     try:
@@ -201,6 +205,7 @@ def _step(recipe: Recipe, classes: int, lesson: _Lesson) -> Step:
         rates=rates,
         focal=recipe.loss == "focal",
         offset=lesson.offset,
+        together=together(),
     )
 
 
@@ -286,7 +291,9 @@ def _begin(
     run.mkdir(parents=True, exist_ok=True)
     asked = recipe.precision
     if asked == "auto":
-        recipe = replace(recipe, precision=fastest_precision(data, recipe, classes=classes))
+        # Machines that train together must not each come to a decision of their own.
+        decided = "float32" if together() else fastest_precision(data, recipe, classes=classes)
+        recipe = replace(recipe, precision=decided)
     stored = {"recipe": json.loads(recipe.to_json()), "asked_precision": asked, "classes": classes, "data": fingerprint}
     write_text(about, json.dumps(stored, indent=2))
     return recipe

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,12 +61,12 @@ class Plan:
 
         An archive is read as its pictures are asked for.
         """
-        places = [_place(row) for row in self._blocks.get_batch(number).to_pylist()]
+        rows = self._blocks.get_batch(number).to_pylist()
         name = f"part-{number:06d}"
-        if not isinstance(places[0], Archive):
-            yield self.out / f"{name}.parquet", iter(places)
+        if not rows[0]["archive"]:
+            yield self.out / f"{name}.parquet", map(_found, rows)
             return
-        for piece, pictures in enumerate(_pieces(given_in(places[0], limits), self.asked["block"])):
+        for piece, pictures in enumerate(_pieces(given_in(_placed(Archive, rows[0]), limits), self.asked["block"])):
             yield self.out / f"{name}-{piece:06d}.parquet", pictures
 
     def unfinished(self) -> list[int]:
@@ -137,10 +137,13 @@ def _row(place: Place) -> dict[str, Any]:
     return {"archive": isinstance(place, Archive), "name": place.name, "path": path, "url": place.url}
 
 
-def _place(row: Mapping[str, Any]) -> Place:
+def _found(row: Mapping[str, Any]) -> Found:
     if row["reason"] is not None:
         return RefusedFile(row["name"], row["reason"], row["mend"])
-    kind = Archive if row["archive"] else Given
+    return _placed(Given, row)
+
+
+def _placed(kind: Callable[..., _T], row: Mapping[str, Any]) -> _T:
     return kind(row["name"], path=Path(row["path"]) if row["path"] else None, url=row["url"])
 
 
