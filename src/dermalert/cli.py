@@ -398,7 +398,10 @@ def score(
     workers: int | None,
     **where: Any,
 ) -> None:
-    """Score pictures, folders or a manifest, and say which to refer.
+    """Score pictures wherever they lie, and say which to refer.
+
+    PATHS are pictures, folders, quoted patterns such as '2026-*/**/*.jpg', CSV lists, manifests, tar and zip
+    archives, and addresses such as s3://bucket/new/. docs/inputs.md has them all.
 
     One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses that
     cannot be ruled out. A file that cannot be used gets a row that says why, and the others go on.
