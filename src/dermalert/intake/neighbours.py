@@ -125,7 +125,7 @@ def banding_of(sample: NDArray[np.uint64], n: int, *, radius: int) -> Banding:
 
 def band_of(hashes: NDArray[np.uint64], banding: Banding, band: int) -> NDArray[np.uint32]:
     """The block that rows must share to meet in this band: uint32 (N,)."""
-    (block,) = _blocks(hashes, banding.bits, banding.count, only=band)
+    block: NDArray[np.uint32] = _blocks(hashes, banding.bits, banding.count, only=band)[0]
     return block
 
 
