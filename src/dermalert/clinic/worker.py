@@ -180,8 +180,8 @@ def scored_of(model: Model, decoded: Sequence[Decoded]) -> list[Scored | BundleE
 
 def _scored(model: Model, decoded: Sequence[Decoded]) -> list[Scored]:
     embeds = model.engine.has(_EMBEDDING)
-    wanted = FEATURES if model.bundle.gate else (_EMBEDDING,) if embeds else ()
-    found = model.engine.run(np.stack([each.picture.pixels for each in decoded]), "logits", *wanted)
+    wanted = {"logits", *(FEATURES if model.bundle.gate else ()), *((_EMBEDDING,) if embeds else ())}
+    found = model.engine.run(np.stack([each.picture.pixels for each in decoded]), *wanted)
     findings = batch.judged(model.judge, found, [each.quality for each in decoded])
     embeddings = [row.astype("<f2").tobytes() for row in found[_EMBEDDING]] if embeds else [None] * len(decoded)
     return [
