@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bad_files import saved
 from dermalert.errors import BrokenArchive, BrokenPicture, NotAPicture, RefusedFile, TooLarge, Unreadable
@@ -286,6 +288,24 @@ def test_a_file_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").touch()
     with pytest.raises(NotAPicture, match="empty"):
         open_ranged(tmp_path / "empty.tar")
+
+
+# Whatever else
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(sorted(PACKED)),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.sampled_from([1, 1, 40, 600]))),
+)
+def test_damage_of_any_kind_ends_in_refusals(kind: str, damage: list[tuple[float, int, int]]) -> None:
+    data = bytearray(PACKED[kind])
+    for where, byte, length in damage:
+        at = int(where * len(data))
+        data[at : at + length] = bytes([byte]) * length
+    found = list(members("a", io.BufferedReader(io.BytesIO(data)), len(data)))
+    assert all(isinstance(one, RefusedFile) or isinstance(one[1], bytes) for one in found)
+    assert refusals(found) or len(found) == 2 or "zip" in kind.split()  # whose directory has no checksum
 
 
 # Bombs
