@@ -54,6 +54,7 @@ lock:            ## pin anew what `make demo`, `make test` and CI install
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra train --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/train.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra serve --extra heic --group build --constraints requirements/dev.txt --custom-compile-command 'make lock' pyproject.toml -o requirements/serve.txt
 
 clean:           ## remove the virtual environment and all that was made
 	rm -rf $(VENV) $(OUT) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
