@@ -181,6 +181,7 @@ class LastResort:
 
 def _plain(error: HTTPException) -> str:
     said = {
+        400: "The body cannot be read. Send it in the form that the API's description names, in UTF-8.",
         404: "There is nothing here. Look at the address again.",
         405: "This address does not take that method. Look at the API's description: /api/v1/openapi.json",
         413: "This is more than the service takes in one request. Send less at a time.",

@@ -20,7 +20,7 @@ from dermalert.clinic.schema import Case, Origin, Role, Status, now
 from dermalert.clinic.service import Here
 from dermalert.clinic.worklist import Filters
 
-router = APIRouter(prefix="/api/v1", tags=["worklist"], responses=problems(401, 403, 422, 429, 503))
+router = APIRouter(prefix="/api/v1", tags=["worklist"], responses=problems(400, 401, 403, 413, 422, 429, 503))
 
 Reader = Annotated[Visitor, allow(Role.READER, Role.ADMIN)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=32)]
