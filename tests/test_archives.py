@@ -128,6 +128,11 @@ def test_a_name_is_one_line_and_no_way_out_of_a_folder(read: Callable) -> None:
     ]
 
 
+def test_a_zero_byte_in_a_name_is_shown(read: Callable) -> None:
+    info = named("m.jpg", JPEG, pax_headers={"path": "zero\0byte.jpg"})
+    assert names(read(tar_with(info, JPEG))) == ["a::a.jpg", "a::zero\\x00byte.jpg", "a::z.jpg"]
+
+
 def test_names_in_a_zip_are_as_harmless(read: Callable) -> None:
     found = names(read(zip_of({"../x.jpg": JPEG, "a\nb.jpg": JPEG, "C:\\x.jpg": JPEG, "naïve.jpg": JPEG})))
     assert found == ["a::%2E%2E/x.jpg", "a::a\\nb.jpg", "a::C:\\x.jpg", "a::naïve.jpg"]

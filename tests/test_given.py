@@ -139,6 +139,14 @@ def test_a_list_may_name_absolute_paths_archives_and_addresses(home: Path) -> No
     assert names("list.csv") == [f"{home}/a.jpg", "s.tar::x.jpg", "memory://b/c.jpg"]
 
 
+def test_a_row_whose_address_cannot_be_read_is_refused_alone(home: Path) -> None:
+    Path("list.csv").write_text(f"path\nnosuch://x/a.jpg\nzip://a.jpg\nfile://{home}/a%20b.jpg\n", encoding="utf-8")
+    first, second, third = given_at(["list.csv"])
+    assert (first.path, "Protocol not known" in first.reason) == ("nosuch://x/a.jpg", True)
+    assert isinstance(second, Unreadable)
+    assert third == Given(f"{home}/a b.jpg", path=home / "a b.jpg")
+
+
 def test_a_list_without_a_fitting_column_is_refused_with_the_names_it_has(home: Path) -> None:
     Path("list.csv").write_text("id,picture\n1,a.jpg\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"looked for path, image, filename.*It has: id, picture"):
@@ -279,12 +287,22 @@ def test_a_file_address_is_its_path(home: Path) -> None:
         ("http://127.0.0.1/folder/", "does not say what lies there"),
         ("https://127.0.0.1/*.jpg", "does not say what lies there"),
         ("s3://bucket/list.csv", "from disk only"),
+        ("simplecache://x.jpg", "cannot be opened"),
         ("https://127.0.0.1/m.parquet?x=1", "from disk only"),
     ],
 )
 def test_addresses_that_cannot_work_are_told_at_once(url: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         given_at([url])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/x.jpg", "http://[x]/x.jpg", "http://:x/x.jpg", "http:///x.jpg", "http://a b/x"]
+)
+def test_an_address_that_makes_no_sense_is_refused_when_it_is_read(url: str) -> None:
+    (one,) = given_at([url])
+    with pytest.raises(Unreadable, match="can't be read"):
+        load_given(one)
 
 
 def test_without_the_extra_an_address_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

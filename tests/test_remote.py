@@ -81,6 +81,11 @@ def test_an_object_is_read_where_it_is() -> None:
 
 
 @pytest.mark.usefixtures("bucket")
+def test_a_scheme_may_be_in_capitals() -> None:
+    assert remote.read_url("S3://skin/new/b.jpg") == JPEG
+
+
+@pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("prefix", ["s3://skin/new", "s3://skin/new/"])
 def test_a_prefix_is_walked_like_a_folder(prefix: str) -> None:
     assert names(prefix) == [

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from dermalert.errors import DataError, NotAPicture, RefusedFile, Unreadable, printable
+from dermalert.errors import DataError, DermalertError, NotAPicture, RefusedFile, Unreadable, printable
 from dermalert.intake import remote
 from dermalert.intake.archives import members
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits, Picture, decode, read_bytes
@@ -127,8 +127,7 @@ def _path(place: Given | Archive) -> Path:
 
 
 def _argument(argument: str) -> Iterator[Place]:
-    if remote.is_url(argument) and urlsplit(argument).scheme.lower() == "file":
-        argument = unquote(urlsplit(argument).path)
+    argument = _without_scheme(argument)
     if remote.is_url(argument):
         return _remote(argument)
     path = Path(argument)
@@ -139,6 +138,11 @@ def _argument(argument: str) -> Iterator[Place]:
     if has_wildcards(argument):
         return _pattern(argument)
     raise DataError(f"{printable(argument)}: there is no such file or folder.")
+
+
+def _without_scheme(name: str) -> str:
+    """The path that a `file://` address means; anything else as it is."""
+    return unquote(f"/{name[7:].partition('/')[2]}") if name.lower().startswith("file://") else name
 
 
 # Local
@@ -164,7 +168,14 @@ def _single(path: Path) -> Given | Archive:
 def _listed(name: str | RefusedFile) -> Place:
     if isinstance(name, RefusedFile):
         return name
-    return _remote_single(name) if remote.is_url(name) else _single(Path(name))
+    name = _without_scheme(name)
+    if not remote.is_url(name):
+        return _single(Path(name))
+    try:
+        remote.check(name)
+    except DermalertError as error:  # of an argument the user hears at once; a row must not stop the others
+        return Unreadable(remote.shown(name), f"it can't be read: {str(error).rstrip('.')}", "Or remove the row.")
+    return _remote_single(name)
 
 
 def _in_folder(folder: Path) -> Iterator[Place]:
@@ -226,7 +237,7 @@ def _fitting(
 
 def _remote(url: str) -> Iterator[Place]:
     remote.check(url)
-    path = urlsplit(url).path if remote.is_web(url) else url
+    path = remote.named(url)
     if path.lower().endswith((".csv", ".parquet")):
         raise DataError(f"{printable(remote.shown(url))}: a list or manifest is read from disk only. Download it.")
     if remote.is_web(url) and ("*" in path or path.endswith("/")):
@@ -254,7 +265,7 @@ def _remote_any(url: str) -> Iterator[Place]:
 
 
 def _remote_single(url: str) -> Given | Archive:
-    kind = Archive if is_archive_name(urlsplit(url).path if remote.is_web(url) else url) else Given
+    kind = Archive if is_archive_name(remote.named(url)) else Given
     return kind(remote.shown(url), url=url)
 
 

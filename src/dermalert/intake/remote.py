@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from dermalert.errors import DataError, MissingExtra, NotAPicture, RefusedFile, TooLarge, Unreadable, printable
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
@@ -22,7 +21,7 @@ from dermalert.intake.ranged import Ranged
 
 OURS = ("s3", "s3a", "gs", "gcs", "http", "https")  # what [cloud] brings; others need a package of their own
 _WEB = ("http", "https")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)")  # scheme and host or bucket; what is odd may follow
 _PIECE = 4 * 2**20  # bytes of an archive asked for at a time
 _WHOLE = 256 * 2**20  # bytes of an archive that a web server gives only as a whole
 _NETWORK = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "urllib3"})  # packages of passing errors
@@ -39,13 +38,17 @@ def is_url(text: str) -> bool:
 
 def is_web(url: str) -> bool:
     """Whether it is an address that lists nothing and in which `?` begins a query."""
-    return urlsplit(url).scheme.lower() in _WEB
+    return url.partition(":")[0].lower() in _WEB
+
+
+def named(url: str) -> str:
+    """The part of the URL whose ending says what it is: on the web, without the query."""
+    return re.split(r"[?#]", url, maxsplit=1)[0] if is_web(url) else url
 
 
 def shown(url: str) -> str:
     """The URL without a user's name and password, if it has them."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+    return re.sub(r"(?<=://)[^/?#]*@", "", url, count=1)
 
 
 def check(url: str) -> None:
@@ -158,9 +161,9 @@ def _s3_entries(files: Any, path: str, url: str, patience: Patience) -> Iterator
 
 def _place(url: str) -> tuple[Any, str]:
     """The file system that the URL belongs to, and its path there."""
-    parts = urlsplit(url)
-    files = _file_system(parts.scheme.lower(), f"{parts.scheme}://{parts.netloc}/")
-    return files, files._strip_protocol(url)
+    scheme, host = _URL.match(url).groups()  # type: ignore[union-attr]
+    files = _file_system(scheme.lower(), f"{scheme.lower()}://{host}/")
+    return files, files._strip_protocol(scheme.lower() + url[len(scheme) :])
 
 
 @lru_cache(maxsize=64)
