@@ -71,10 +71,13 @@ def test_a_full_disk_is_told_and_leaves_nothing(files: Files, monkeypatch: pytes
     files.put(b"b")
 
 
-def test_what_a_killed_process_left_is_swept_away(files: Files) -> None:
+def test_what_a_killed_process_left_is_swept_away_once_it_is_old(files: Files) -> None:
     sha256 = files.put(b"a picture")
-    files.path(sha256).with_name(f"{sha256}.1234.part").write_bytes(b"a pic")
+    part = files.path(sha256).with_name(f"{sha256}.1234.part")
+    part.write_bytes(b"a pic")
     assert list(files.walk()) == [sha256]
+    assert files.sweep() == 0
+    os.utime(part, (0, 0))
     assert files.sweep() == 1
     assert [file.name for file in files.root.rglob("*") if file.is_file()] == [sha256]
 

@@ -7,15 +7,19 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from dermalert.clinic.schema import Base, Case, Origin, Picture, Status, now
-from dermalert.clinic.store import Store
-from dermalert.errors import ClinicError, DataError
+from dermalert.clinic.store import Store, alembic_config
+from dermalert.errors import ClinicError, DataError, NoRoom
 from postgres import Postgres
+
+SCRIPTS = ScriptDirectory.from_config(alembic_config(None))
 
 
 def test_the_migrated_schema_is_that_of_the_tables(clinic_store: Store) -> None:
@@ -28,6 +32,24 @@ def test_an_upgrade_of_the_newest_schema_changes_nothing(clinic_store: Store) ->
     clinic_store.require()
     clinic_store.upgrade()
     clinic_store.require()
+
+
+@pytest.mark.parametrize("start", [each.revision for each in SCRIPTS.walk_revisions()])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_every_schema_there_was_can_be_upgraded(
+    start: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    sqlite = f"sqlite:///{tmp_path / 'clinic.db'}"
+    store = Store(sqlite if kind == "sqlite" else request.getfixturevalue("postgres").new_database())
+    with store.session() as session:
+        command.upgrade(alembic_config(session.connection()), start)
+        session.execute(text("INSERT INTO pictures (sha256, size, stored_at) VALUES ('a', 1, '2026-11-24 12:00:00')"))
+    store.upgrade()
+    store.require()
+    with store.session() as session:
+        assert compare_metadata(MigrationContext.configure(session.connection()), Base.metadata) == []
+        assert session.get_one(Picture, "a").size == 1
+    store.close()
 
 
 def test_processes_that_start_at_once_upgrade_one_by_one(postgres: Postgres) -> None:
@@ -93,6 +115,22 @@ def test_a_session_that_fails_leaves_nothing(clinic_store: Store) -> None:
         fail_half_way()
     with clinic_store.reading() as session:
         assert session.get(Picture, "a" * 64) is None
+
+
+def test_a_full_disk_is_told_and_keeps_what_there_was(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'clinic.db'}")
+    store.upgrade()
+
+    def fill() -> None:
+        with store.session() as session:
+            pages = session.scalar(text("PRAGMA page_count"))
+            session.execute(text(f"PRAGMA max_page_count = {pages}"))
+            session.add_all(Picture(sha256=f"{number:064}", size=1, stored_at=now()) for number in range(2000))
+
+    with pytest.raises(NoRoom, match="Make room"):
+        fill()
+    with store.reading() as session:
+        assert session.query(Picture).count() == 0
 
 
 def test_a_case_needs_its_picture(clinic_store: Store) -> None:

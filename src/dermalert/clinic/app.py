@@ -131,5 +131,6 @@ def _start(service: Service, running: ExitStack) -> None:
     running.callback(service.store.close)
     with service.store.session() as session:
         accounts.sweep(session)
+    service.files.sweep()
     for each in BACKGROUND:
         running.enter_context(each(service))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dermalert.errors import Damaged, NoRoom
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 _PART = ".part"
+_ABANDONED = 3600  # seconds
 
 
 class Files:
@@ -76,8 +78,9 @@ class Files:
             yield from sorted(file.name for file in folder.iterdir() if _NAME.fullmatch(file.name))
 
     def sweep(self) -> int:
-        """Removes what writing left behind when it was killed; only while nothing is written. Returns how many."""
-        parts = list(self.root.glob(f"*/*{_PART}"))
+        """Removes what a killed process left half-written an hour ago or more. Returns how many files it were."""
+        before = time.time() - _ABANDONED
+        parts = [part for part in self.root.glob(f"*/*{_PART}") if part.stat().st_mtime < before]
         for part in parts:
             part.unlink(missing_ok=True)
         return len(parts)

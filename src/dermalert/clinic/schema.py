@@ -5,6 +5,8 @@ Times are aware and in UTC; ids are opaque random strings, so that one in an add
 
 A case goes one way: received -> scored | refused | failed -> reviewed -> closed. `failed` is where a case lies that
 could not be scored after several attempts: people see it, and can send it back to `received`.
+
+A change here needs a migration: `scripts/migration.py` writes its draft, and a test compares the two.
 """
 
 from __future__ import annotations

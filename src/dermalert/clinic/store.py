@@ -8,6 +8,7 @@ lock at the start of a transaction, so that none fails half way because another 
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,10 +24,11 @@ from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from dermalert.errors import ClinicError, DataError
+from dermalert.errors import ClinicError, DataError, NoRoom
 
 _BUSY = 30_000  # milliseconds that SQLite waits for another process's write
 _UPGRADE_LOCK = 3_137_264  # of PostgreSQL's advisory locks: processes that start at once upgrade one by one
+_POSTGRES_FULL = "53100"  # SQLSTATE disk_full
 _POOL = 20  # connections to PostgreSQL; the threads that answer requests are not many more
 
 
@@ -71,9 +73,17 @@ class Store:
         """A transaction that may write: commits at the end, rolls back on an error. Do not nest. Keep it short.
 
         What was loaded in it stays usable after the end.
+
+        Raises:
+            NoRoom: the database's disk is full; nothing of the transaction is kept.
         """
-        with self._line, self._write.begin() as session:
-            yield session
+        try:
+            with self._line, self._write.begin() as session:
+                yield session
+        except OperationalError as error:
+            if _is_full(error):
+                raise NoRoom("the database's disk is full, and nothing was kept. Make room, then try again.") from error
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -142,6 +152,11 @@ def alembic_config(connection: Connection | None) -> Config:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
+
+
+def _is_full(error: OperationalError) -> bool:
+    full = (sqlite3.SQLITE_FULL, _POSTGRES_FULL)
+    return any(getattr(error.orig, name, None) in full for name in ("sqlite_errorcode", "sqlstate"))
 
 
 def _prepare(connection: Any, _: object) -> None:

@@ -27,7 +27,7 @@ from dermalert.clinic.model import Model, ModelInUse
 from dermalert.clinic.schema import Case, Finding, Status, now
 from dermalert.clinic.settings import Settings
 from dermalert.clinic.store import Store
-from dermalert.errors import BundleError, ClinicError, DermalertError, RefusedFile
+from dermalert.errors import BundleError, ClinicError, DermalertError, NoRoom, RefusedFile
 from dermalert.intake.decode import PictureInfo
 from dermalert.score import batch
 from dermalert.score.gate import FEATURES, Quality
@@ -162,7 +162,7 @@ class Worker:
                 with self._store.session() as session:
                     record(session)
                 return
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, NoRoom) as error:
                 if stop.wait(_PAUSE) or time.monotonic() > until:
                     raise
                 _log.warning("findings wait for the database (%s)", type(error).__name__)
