@@ -87,6 +87,7 @@ class Output:
         self._journal = out.with_name(f"{out.name}.progress.json")
         self._progress = Progress({**job, "format": form})
         self._waiting: list[Finding] = []
+        self._lock: int | None = None
         _refuse_to_replace(out, is_folder=form == PARQUET)
         with self._told():
             self._sink: Sink = (
@@ -98,7 +99,7 @@ class Output:
             with self._told():
                 self._sink.cut(self._progress.position)
         except BaseException:
-            self._sink.close()
+            self._release()
             raise
 
     @property
@@ -155,12 +156,9 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # a full disk fails again when what could not be written is given up
-            self._sink.close()
         if not self.done:
             _remove(self._part)
-        if self._lock is not None:
-            os.close(self._lock)
+        self._release()
 
     def _flush(self) -> None:
         with self._told():
@@ -192,6 +190,12 @@ class Output:
                 f"{' and another '.join(differs)}. {self._mend()}"
             )
         return found
+
+    def _release(self) -> None:
+        with suppress(OSError):  # a full disk fails again when what could not be written is given up
+            self._sink.close()
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _mend(self) -> str:
         return f"Give the command as it was given then, or delete {printable(self._part.name)} to begin anew."
