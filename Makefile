@@ -6,9 +6,9 @@ OUT    ?= demo-out
 # Up to four workers; each takes whole files, whose tests share what is long in the making.
 TESTS  ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint format types docs notebook bench lock clean
+.PHONY: help demo test lint format types docs sbom audit-deps notebook bench lock clean
 help:            ## show these targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # --no-deps: the locks are whole, and pip may ask for a newer release of what another package needs with an extra.
 # Two stamps, so that `make demo` never waits for the developers' tools.
@@ -44,6 +44,12 @@ format: $(VENV)/.dev ## let ruff put the code in order
 docs: $(VENV)/.dev   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
+sbom: $(VENV)/.dev   ## list the service's components, CycloneDX, in sbom.json
+	$(BIN)/cyclonedx-py requirements requirements/serve.txt --pyproject pyproject.toml --output-reproducible --output-file sbom.json
+
+audit-deps: $(VENV)/.dev  ## known vulnerabilities of what the service installs; fails where it cannot know
+	$(BIN)/python scripts/audit_deps.py requirements/serve.txt
+
 notebook: $(VENV)/.dev  ## execute notebooks/nineteen_steps.py and store it, with its outputs, as .ipynb
 	$(BIN)/python notebooks/execute.py
 
@@ -57,4 +63,4 @@ lock:            ## pin anew what `make demo`, `make test` and CI install
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra serve --extra heic --group build --constraints requirements/dev.txt --custom-compile-command 'make lock' pyproject.toml -o requirements/serve.txt
 
 clean:           ## remove the virtual environment and all that was made
-	rm -rf $(VENV) $(OUT) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OUT) site sbom.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
