@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class Fleet:
-    """The clinic's processes: the service first, then workers."""
+    """The clinic's processes, the service first, then workers; one that has ended is started again, as systemd does."""
 
     def __init__(self, data: Path, db: str, workers: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -80,16 +80,24 @@ class Fleet:
         self._environment = os.environ | {"DERMALERT_LEASE_SECONDS": str(_LEASE), "DERMALERT_MAX_ATTEMPTS": "50"}
         self._log = (data / "log.txt").open("ab")
         self._running = [self._started(command) for command in self._commands]
+        self._over = threading.Event()
+        self._keeper = threading.Thread(target=self._keep)
+        self._keeper.start()
         self.wait()
 
     def kill_one(self) -> None:
-        """SIGKILL to one of them by chance, which is started again at once."""
+        """SIGKILL to one of them by chance."""
         number = random.randrange(len(self._running))
         self._running[number].kill()
-        self._running[number].wait()
-        self._running[number] = self._started(self._commands[number])
         if number == 0:
+            time.sleep(0.5)  # until it is gone and started again
             self.wait()
+
+    def _keep(self) -> None:
+        while not self._over.wait(0.2):
+            for number, process in enumerate(self._running):
+                if process.poll() is not None:
+                    self._running[number] = self._started(self._commands[number])
 
     def wait(self) -> None:
         """Until the service answers."""
@@ -104,6 +112,8 @@ class Fleet:
 
     def stop(self) -> None:
         """In order."""
+        self._over.set()
+        self._keeper.join()
         for process in self._running:
             process.send_signal(signal.SIGTERM)
         for process in self._running:
@@ -166,8 +176,14 @@ def unique(jpeg: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
 
-def run(folder: Path, db: str, *, kills: int, workers: int, per_second: float) -> Outcome:
-    """One clinic under load and kills."""
+def run(
+    folder: Path, db: str, *, kills: int, workers: int, per_second: float, away: Callable[[], None] | None
+) -> Outcome:
+    """One clinic under load and kills.
+
+    Args:
+        away: takes the database away for a while, after the kills.
+    """
     store = Store(db)
     store.upgrade()
     with store.session() as session:
@@ -182,6 +198,8 @@ def run(folder: Path, db: str, *, kills: int, workers: int, per_second: float) -
             for _ in range(kills):
                 time.sleep(random.uniform(0.1, 1.5))
                 fleet.kill_one()
+            if away:
+                away()
             time.sleep(1)
         _drained(store)
     finally:
@@ -222,13 +240,14 @@ def _outcome(store: Store, load: Load) -> Outcome:
 
 
 @contextmanager
-def _database(kind: str, folder: Path) -> Iterator[str]:
+def _database(kind: str, folder: Path, seconds: float) -> Iterator[tuple[str, Callable[[], None] | None]]:
+    """A database's URL and, of a server of our own, what takes it away for so many seconds."""
     with ExitStack() as stack:
         if kind == "sqlite":
-            yield f"sqlite:///{folder / 'clinic.db'}"
+            yield f"sqlite:///{folder / 'clinic.db'}", None
             return
         if kind != "postgresql":
-            yield kind
+            yield kind, None
             return
         from postgres import Postgres, binaries
 
@@ -238,7 +257,13 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
         server = Postgres(programs)
         stack.callback(server.remove)
         server.start()
-        yield server.new_database()
+
+        def away() -> None:
+            server.stop()
+            time.sleep(seconds)
+            server.start()
+
+        yield server.new_database(), away
 
 
 def main() -> int:
@@ -247,6 +272,9 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=100)
     options.add_argument("--on", nargs="+", default=["sqlite", "postgresql"], help="sqlite, postgresql, or a URL")
     options.add_argument("--per-second", type=float, default=10.0, help="uploads")
+    options.add_argument(
+        "--away", type=float, default=20.0, help="seconds that our PostgreSQL is stopped after the kills"
+    )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--no-page", dest="page", action="store_false", help="leave docs/performance.md alone")
     asked = options.parse_args()
@@ -254,13 +282,14 @@ def main() -> int:
     rows, whole = [], True
     for kind in asked.on:
         workers = 0 if kind == "sqlite" else 2
-        with tempfile.TemporaryDirectory() as folder, _database(kind, Path(folder)) as db:
-            found = run(Path(folder), db, kills=asked.kills, workers=workers, per_second=asked.per_second)
+        with tempfile.TemporaryDirectory() as folder, _database(kind, Path(folder), asked.away) as (db, away):
+            found = run(Path(folder), db, kills=asked.kills, workers=workers, per_second=asked.per_second, away=away)
             if not found.whole:
-                print(Path(folder, "log.txt").read_text(errors="replace")[-3000:], file=sys.stderr)
+                print(Path(folder, "log.txt").read_text(errors="replace")[-20000:], file=sys.stderr)
         name = "SQLite, one process" if kind == "sqlite" else "PostgreSQL, service and two workers"
         p50, p95 = np.quantile(found.seconds, [0.5, 0.95]) if len(found.seconds) else (np.nan, np.nan)
         figures = [found.kills, found.acknowledged, found.repeated, found.lost, found.twice, f"{p50:.1f}", f"{p95:.1f}"]
+        name += f", then {asked.away:g} s without its server" if away else ""
         rows.append([name, *figures, "agree" if not found.check else "DO NOT AGREE"])
         whole &= found.whole
         print(found.check or f"{name}: {found.acknowledged} acknowledged, {found.scored} scored", flush=True)

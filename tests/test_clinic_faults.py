@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from postgres import Postgres
 
 FAULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "faults.py"
