@@ -42,10 +42,36 @@ ROUTERS: tuple[APIRouter, ...] = (
     metrics.router,
 )
 
+
+@contextmanager
+def _scoring(service: Service) -> Iterator[None]:
+    workers = Workers(service.store, service.files, service.models, service.settings)
+    workers.start()
+    try:
+        yield
+    finally:
+        workers.stop()
+
+
+@contextmanager
+def _watching(service: Service) -> Iterator[None]:
+    if service.settings.watch is None:
+        yield
+        return
+    watcher, stop = Watcher(service.store, service.files, service.settings.watch, service.bounds), threading.Event()
+    thread = threading.Thread(target=watcher.run, args=(stop,), name="watching", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 # Each runs as long as the service: it starts when entered, and has ended when left.
 BACKGROUND: tuple[Callable[[Service], AbstractContextManager[object]], ...] = (
-    lambda service: _scoring(service),
-    lambda service: _watching(service),
+    _scoring,
+    _watching,
     lambda service: service.references.kept_ready(),
     lambda service: telling(service.store, service.settings, service.drift),
 )
@@ -98,31 +124,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(running.close)
-
-
-@contextmanager
-def _scoring(service: Service) -> Iterator[None]:
-    workers = Workers(service.store, service.files, service.models, service.settings)
-    workers.start()
-    try:
-        yield
-    finally:
-        workers.stop()
-
-
-@contextmanager
-def _watching(service: Service) -> Iterator[None]:
-    if service.settings.watch is None:
-        yield
-        return
-    watcher, stop = Watcher(service.store, service.files, service.settings.watch, service.bounds), threading.Event()
-    thread = threading.Thread(target=watcher.run, args=(stop,), name="watching", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _start(service: Service, running: ExitStack) -> None:
