@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from dermalert.errors import BundleError
+from dermalert.errors import BundleError, ClusterError
 from dermalert.judge.calibration import Calibration
 from dermalert.score.engine import Engine
 from graphs import SIZE, WEIGHTS, bundle, graph
@@ -26,6 +27,13 @@ def test_logits_are_what_the_graph_says_of_the_pixels_as_they_are() -> None:
     found = Engine(bundle()).logits(pixels)
     assert found.dtype == np.float32
     assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cores() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime knows CUDA")
+    with pytest.raises(ClusterError, match="Install onnxruntime-gpu"):
+        Engine(bundle(), gpu=True)
 
 
 def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature_and_the_biases() -> None:

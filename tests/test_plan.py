@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermalert.errors import DataError, RefusedFile
+from dermalert.errors import ClusterError, DataError, RefusedFile
 from dermalert.intake.given import Found, given_at
+from dermalert.score.cluster import Cluster, check_room
 from dermalert.score.plan import PLAN, Plan, planned
 from graphs import paint
 
@@ -118,3 +119,11 @@ def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / PLAN).write_bytes(b"ARROW1" * 9)
     with pytest.raises(DataError, match=PLAN):
         Plan(tmp_path)
+
+
+def test_a_worker_that_fits_on_no_machine_is_not_waited_for() -> None:
+    check_room({"CPU": 2.0}, Cluster(worker_cpus=2))
+    with pytest.raises(ClusterError, match="A worker of 4 CPUs does not fit on this machine, which has 2"):
+        check_room({"CPU": 2.0}, Cluster(worker_cpus=4))
+    with pytest.raises(ClusterError, match="fewer with --worker-gpus"):
+        check_room({"CPU": 2.0}, Cluster(worker_gpus=0.5))

@@ -16,7 +16,7 @@ import logging
 import os
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +50,7 @@ class Cluster:
             machine, for this run.
         workers: actors; None: as many as there is room for, and more as machines join.
         worker_cpus: cores of each: decoding threads, and threads of the model where no GPU is asked for.
-        worker_gpus: of each, whole ones or a share; 0: the model runs on the cores.
+        worker_gpus: of each, whole ones or a share, which its model then runs on; 0: it runs on the cores.
     """
 
     address: str | None = None
@@ -100,7 +100,7 @@ class _Worker:
             raise ClusterError(f"Dermalert is {__version__} on a worker and {version} where the run was started.")
         self._plan = Plan(Path(out))
         self._judge, self._limits, self._threads = judge, limits, cluster.worker_cpus
-        self._engine = Engine(judge.bundle, threads=cluster.worker_cpus)
+        self._engine = Engine(judge.bundle, threads=cluster.worker_cpus, gpu=cluster.worker_gpus > 0)
 
     @staticmethod
     def arguments(plan: Plan, judge: Judge, cluster: Cluster, limits: Limits) -> tuple[Any, ...]:
@@ -186,9 +186,25 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     except Exception as error:  # Ray raises whatever its parts do
         raise ClusterError(f"Ray at {cluster.address or 'this machine'}: {_first_line(error)}") from None
     try:
+        if cluster.address is None:
+            check_room(ray.cluster_resources(), cluster)
         yield
     finally:
         ray.shutdown()
+
+
+def check_room(there: Mapping[str, float], cluster: Cluster) -> None:
+    """Sees to it that one worker fits on this machine, as Ray would wait for ever for another one.
+
+    Raises:
+        ClusterError: it does not.
+    """
+    for kind, wanted in (("CPU", cluster.worker_cpus), ("GPU", cluster.worker_gpus)):
+        if wanted > there.get(kind, 0):
+            raise ClusterError(
+                f"A worker of {wanted:g} {kind}s does not fit on this machine, which has {there.get(kind, 0):g}. "
+                f"Ask for fewer with --worker-{kind.lower()}s, or give the --address of a cluster."
+            )
 
 
 def _rows(ray: Any, blocks: list[int], arguments: tuple[Any, ...], cluster: Cluster) -> Iterator[dict[str, int]]:

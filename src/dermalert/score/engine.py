@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dermalert.bundle.format import Bundle
-from dermalert.errors import BundleError
+from dermalert.errors import BundleError, ClusterError
 
 # What a graph may give: the number of axes, and whether the last one is of the classes.
 OUTPUTS = {"logits": (2, True), "embedding": (2, False), "evidence": (4, True), "texture": (2, False)}
@@ -25,14 +25,22 @@ _FATAL = 4  # ONNX Runtime's log level; what goes wrong is raised, and told once
 class Engine:
     """A bundle's graph, loaded once and run often. One engine may be shared by threads."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, gpu: bool = False) -> None:
         """
         Args:
             threads: for one run of the graph; by default ONNX Runtime takes one a core.
+            gpu: whether it runs on the first GPU that this process sees, by CUDA.
 
         Raises:
             BundleError: the graph cannot be loaded, or takes or gives other shapes than the bundle says.
+            ClusterError: a GPU is asked for, and cannot be used here.
         """
+        provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
+        if provider not in onnxruntime.get_available_providers():
+            raise ClusterError(
+                "A GPU is asked for, and the ONNX Runtime of this machine knows none. Install onnxruntime-gpu there in "
+                "place of onnxruntime, or score on the cores."
+            )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL
         # A graph may name files that hold its weights; ONNX Runtime would look for them in the current folder.
@@ -42,10 +50,12 @@ class Engine:
         self.bundle = bundle
         try:
             self._session = onnxruntime.InferenceSession(
-                bundle.model, options, providers=["CPUExecutionProvider"], enable_fallback=False
+                bundle.model, options, providers=[provider], enable_fallback=False
             )
         except Exception as error:  # ONNX Runtime raises classes of its own for each fault
             raise BundleError(f"bundle {bundle.name!r}: its model cannot be loaded ({error}).") from None
+        if provider not in self._session.get_providers():  # ONNX Runtime goes on without what it cannot load
+            raise ClusterError("A GPU is asked for, and CUDA cannot be loaded on this machine. Check its driver.")
         self._outputs = {node.name: node for node in self._session.get_outputs()}
         inputs, (width, height) = self._session.get_inputs(), bundle.size
         if [_type_and_shape(node) for node in inputs] != [("tensor(float)", "N", height, width, 3)]:
