@@ -26,7 +26,7 @@ from section import DOCS, measured_on, table, write_section
 
 SIZE = (1024, 768)
 DISTINCT = 64  # drawn pictures; the others are links to them
-BLOCK = 128  # small, so that few pictures make enough blocks for four workers
+BLOCKS = 32  # so that few pictures make enough for four workers
 PLANNED = 512  # `score.plan.BLOCK`
 WORKERS = (1, 2, 3, 4)
 CORES = (2, 8, 64, 256, 1024)
@@ -135,7 +135,8 @@ def on_ray(home: Path, workers: int) -> dict[str, float]:
     from dermalert.score.plan import planned
 
     bundle = Bundle.shipped()
-    plan = planned(home / f"out-{workers}", [home / "pictures"], {}, block=BLOCK)
+    block = max(1, sum(1 for _ in (home / "pictures").iterdir()) // BLOCKS)
+    plan = planned(home / f"out-{workers}", [home / "pictures"], {}, block=block)
     begun, times, memory = time.perf_counter(), [], 0.0
     for done in score_on_cluster(plan, Judge(bundle, bundle.operating_point), Cluster(workers=workers)):
         times.append((time.perf_counter(), done.pictures))
@@ -188,10 +189,10 @@ STEPS = ("read", "decode", "infer", "write")
 
 def report(home: Path, count: int) -> str:
     cores = len(os.sched_getaffinity(0))
-    cost, names = part(home, "constants"), part(home, "listing", 50_000)
+    cost, names = part(home, "constants"), part(home, "listing", 25 * count)
     by_cores = {each: part(home, "local", each)["per_second"] for each in sorted({1, cores})}
     by_workers = {each: part(home, "ray", each) for each in WORKERS}
-    block_ms = part(home, "blocks", 200)["milliseconds"]
+    block_ms = part(home, "blocks", max(2, count // 10))["milliseconds"]
     ideal = 1000 / sum(cost[step] for step in STEPS)
     efficiency = by_workers[min(cores, max(WORKERS))]["per_second"] / (ideal * cores)
     measured = f"""
