@@ -163,7 +163,7 @@ class Bundle:
         digests = facts.get("files")
         if not isinstance(digests, dict) or set(digests) - {GATE, REFERENCE} != {MODEL, CARD}:
             raise BundleError(
-                f"{folder / FACTS}: must list {MODEL} and {CARD}, at most {GATE} and {REFERENCE} besides. Export it again."
+                f"{folder / FACTS}: must list {MODEL} and {CARD}, and at most {GATE} and {REFERENCE} too. Export again."
             )
         fields = _fields(facts, folder / FACTS)
         card = _checked(folder / CARD, digests[CARD], MAX_TEXT).decode(errors="replace")
