@@ -24,7 +24,7 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.demo $@
 
-demo: $(VENV)/.demo  ## the whole way on pictures it draws itself: audit, train, evaluate, score
+demo: $(VENV)/.demo  ## the whole way on pictures it draws itself: audit, train, evaluate, score, worklist
 	$(BIN)/dermalert demo --out $(OUT)
 
 test: $(VENV)/.dev   ## linters, types, import rules and the whole test suite
@@ -58,7 +58,7 @@ bench: $(VENV)/.dev  ## every benchmark, beside what a user would run instead
 
 lock:            ## pin anew what `make demo`, `make test` and CI install
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra train --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/train.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra train --extra serve --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/train.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra serve --extra heic --group build --constraints requirements/dev.txt --custom-compile-command 'make lock' pyproject.toml -o requirements/serve.txt
 

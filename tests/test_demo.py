@@ -34,18 +34,19 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 @pytest.mark.slow
 def test_it_goes_the_whole_way_and_tells_each_step(shown: tuple[Path, list[str]]) -> None:
     steps = [line for line in shown[1] if line[:1].isdigit()]
-    assert [line.split()[1] for line in steps] == ["Drew", "Audited", "Trained", "Evaluated", "Scored", "Scored"]
-    told = "\n".join(shown[1])
-    assert "byte-identical" in told
-    assert "at the alert threshold: sensitivity" in told
+    told = ["Drew", "Audited", "Trained", "Evaluated", "Scored", "Scored", "Filled"]
+    assert [line.split()[1] for line in steps] == told
+    lines = "\n".join(shown[1])
+    assert "byte-identical" in lines
+    assert "at the alert threshold: sensitivity" in lines
     assert "cartoons" in shown[1][-1]
 
 
 @pytest.mark.slow
 def test_every_file_it_names_is_there_and_every_page_whole(shown: tuple[Path, list[str]]) -> None:
     out, lines = shown
-    named = {line.split()[0]: Path(line.split()[1]) for line in lines if line.startswith("   ") and str(out) in line}
-    assert set(named) == {"audit", "report", "evaluation", "alerts", "shipped"}
+    named = {line.split()[0]: Path(line.split()[-1]) for line in lines if line.startswith("   ") and str(out) in line}
+    assert set(named) == {"audit", "report", "evaluation", "alerts", "shipped", "worklist"}
     for name in ("audit", "report", "evaluation"):
         assert read(named[name].read_text(encoding="utf-8")).problems == []
     with named["alerts"].open(newline="", encoding="utf-8") as stream:
@@ -77,7 +78,7 @@ def test_it_can_be_shown_again_in_the_same_folder(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["drawn", "elsewhere", "audit", "run", "evaluation", "alerts.csv"])
+@pytest.mark.parametrize("name", ["drawn", "elsewhere", "audit", "run", "evaluation", "clinic", "alerts.csv"])
 def test_what_a_user_keeps_under_the_same_name_is_never_touched(tmp_path: Path, name: str) -> None:
     mine = tmp_path / name if name.endswith(".csv") else tmp_path / name / "mine.txt"
     mine.parent.mkdir(exist_ok=True)

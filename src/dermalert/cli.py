@@ -579,17 +579,22 @@ def draw(out: Path, per_class: int, seed: int) -> None:
 @commands.command()
 @click.option("--out", type=OUT, default=Path("demo-out"), show_default=True, help="Where everything is written.")
 @_seed
-def demo(out: Path, seed: int) -> None:
-    """The whole way on pictures it draws itself: audit, train, evaluate, score.
+@click.option(
+    "--serve/--no-serve", default=None, help="Open the worklist at the end, until Ctrl-C; default: on a terminal."
+)
+def demo(out: Path, seed: int, serve: bool | None) -> None:
+    """The whole way on pictures it draws itself: audit, train, evaluate, score, worklist.
 
     \b
     Example:
       dermalert demo --out demo-out
     """
-    from dermalert.demo import run_demo
+    from dermalert.demo import run_demo, serve_demo
 
     for line in run_demo(out, seed=seed, made=_now()):
         click.echo(printable(line))
+    if serve or (serve is None and sys.stdin.isatty() and sys.stdout.isatty()):
+        serve_demo(out, lambda line: click.echo(printable(line)))
 
 
 for each in clinic_commands:

@@ -1,20 +1,21 @@
 """`dermalert demo`: the whole way on pictures that it draws itself, for a first look without any data.
 
 Comes in: a folder to write to. Goes out: a drawn data set, its audit, a short training, an evaluation on pictures
-drawn anew and pictures scored by that model and by the one that ships, each where the commands of the same name would
-have put it. The figures mean nothing for real skin.
+drawn anew, pictures scored by that model and by the one that ships, each where the commands of the same name would
+have put it, and a clinic whose worklist is full. The figures mean nothing for real skin.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from dermalert.drawn import draw_class_folders
-from dermalert.errors import DataError
+from dermalert.errors import DataError, MissingExtra
 from dermalert.learn.recipes import recipe_named
 from dermalert.stages.auditing import run_audit
 from dermalert.stages.auditing import summary as audit_summary
@@ -29,7 +30,7 @@ PER_CLASS = {"melanoma": 120, "nevus": 120}
 OTHERS = 40
 EPOCHS = 4
 
-FOLDERS = ("drawn", "elsewhere", "audit", "run", "evaluation")
+FOLDERS = ("drawn", "elsewhere", "audit", "run", "evaluation", "clinic")
 ALERTS, SHIPPED = "alerts.csv", "shipped.csv"
 _MARK = ".dermalert-demo"  # tells a folder that an earlier demo made from one that only has the same names in it
 
@@ -70,13 +71,51 @@ def run_demo(out: Path, *, seed: int, made: datetime) -> Iterator[str]:
     yield f"5. Scored {counts['scored']} pictures: {counts['refer']} to refer; {counts['rejected']} rejected"
     counts = run_score([out / "drawn" / "Test"], None, out / SHIPPED)
     yield f"6. Scored the same with the model that ships: {counts['scored']} accepted, {counts['rejected']} rejected"
+    yield _filled(out / "clinic")
     yield ""
     yield f"   audit       {out / 'audit' / 'audit.html'}"
     yield f"   report      {out / 'run' / 'report.html'}"
     yield f"   evaluation  {out / 'evaluation' / 'report.html'}"
     yield f"   alerts      {alerts}"
     yield f"   shipped     {out / SHIPPED}"
+    yield f"   worklist    dermalert serve --data {out / 'clinic'}"
     yield "   The pictures are cartoons: the figures show that the way works, and nothing about skin."
+
+
+def serve_demo(out: Path, tell: Callable[[str], None]) -> None:
+    """Serves the clinic that a demo filled until it is told to stop: on port 8000, or on a free one.
+
+    Raises:
+        MissingExtra: the service's libraries are not installed.
+    """
+    try:
+        from dermalert.clinic import accounts
+        from dermalert.clinic.serving import listening, run
+        from dermalert.clinic.settings import Settings
+        from dermalert.clinic.store import Store
+    except ImportError as error:
+        raise MissingExtra("The worklist", "serve") from error
+    settings = Settings(data=out / "clinic")
+    with ExitStack() as stack:
+        try:
+            settings, taken = stack.enter_context(listening(settings))
+        except DataError:  # something else listens on port 8000
+            settings, taken = stack.enter_context(listening(replace(settings, port=0)))
+        store = Store(settings.db_url)
+        link = accounts.first_link(store)
+        store.close()
+        first = f"{settings.link_base}/welcome?token={link}" if link else settings.link_base
+        tell(f"The worklist is open. Set a password for 'admin', and sign in: {first}")
+        run(settings, taken, lambda model: tell(f"Scored by {model}. Stop with Ctrl-C."))
+
+
+def _filled(clinic: Path) -> str:
+    try:
+        from dermalert.clinic.sample import fill
+        from dermalert.clinic.settings import Settings
+    except ImportError as error:
+        return f"7. Left out the worklist. {MissingExtra('It', 'serve')} ({error.name} is not there)"
+    return f"7. Filled a worklist with {fill(Settings(data=clinic))} pictures, scored by the model that ships"
 
 
 def _clear(out: Path) -> None:
