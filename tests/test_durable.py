@@ -233,6 +233,7 @@ def command(home: Path, out: Path) -> list[str]:
 KILLED = """
 import os, signal, sys, threading, time
 import dermalert.cli, dermalert.stages.scoring, pyarrow.parquet
+pyarrow.table({"x": [1]})  # which loads pandas, where there is one
 fsync = os.fsync
 os.fsync = lambda handle: (time.sleep(0.005), fsync(handle), time.sleep(0.005))
 killer = threading.Timer(float(sys.argv.pop(1)), os.kill, (os.getpid(), signal.SIGKILL))

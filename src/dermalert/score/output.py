@@ -3,8 +3,8 @@
 Comes in: findings and the classes of the model that made them. Goes out: lines of text or a table, the same for the
 same findings. It knows no files: `score.durable` writes them.
 
-`csv`, `jsonl` and `parquet` have the same columns. The ISIC formats are what the live challenges of 2018 to 2020 take
-(https://challenge.isic-archive.com): a picture that was not scored has no line there.
+`csv`, `jsonl` and `parquet` have the same columns. The ISIC formats are the submissions of the challenges of 2018 to
+2020 (https://challenge.isic-archive.com), as their scorer reads them; a picture that was not scored has no line there.
 """
 
 from __future__ import annotations
@@ -29,37 +29,29 @@ COLUMNS_BEFORE = ("path", "status", "melanoma", "malignant", "alert", "diagnosis
 COLUMNS_AFTER = ("ood", "quality", "message", "set")
 _NUMBERS = frozenset({"melanoma", "malignant", "ood", "quality"})
 
-# The challenges' columns, and the diagnoses whose probabilities they sum. 2018's AKIEC holds squamous cell carcinoma
-# in situ, and its BKL all benign keratoses; what is none of 2019's eight, UNK, this model does not know.
-CHALLENGES: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
-    "isic2018": (
-        "image",
-        {
-            "MEL": (MELANOMA,),
-            "NV": ("nevus",),
-            "BCC": ("basal cell carcinoma",),
-            "AKIEC": ("actinic keratosis", "squamous cell carcinoma"),
-            "BKL": ("pigmented benign keratosis", "seborrheic keratosis"),
-            "DF": ("dermatofibroma",),
-            "VASC": ("vascular lesion",),
-        },
-    ),
-    "isic2019": (
-        "image",
-        {
-            "MEL": (MELANOMA,),
-            "NV": ("nevus",),
-            "BCC": ("basal cell carcinoma",),
-            "AK": ("actinic keratosis",),
-            "BKL": ("pigmented benign keratosis", "seborrheic keratosis"),
-            "DF": ("dermatofibroma",),
-            "VASC": ("vascular lesion",),
-            "SCC": ("squamous cell carcinoma",),
-            "UNK": (),
-        },
-    ),
-    "isic2020": ("image_name", {"target": (MELANOMA,)}),
+# The challenges' columns, and the diagnoses whose probabilities each sums. 2018's AKIEC holds squamous cell carcinoma
+# in situ, and BKL all benign keratoses. UNK is none of 2019's eight: to that, this model gives nothing.
+_2018: Mapping[str, tuple[str, ...]] = {
+    "MEL": (MELANOMA,),
+    "NV": ("nevus",),
+    "BCC": ("basal cell carcinoma",),
+    "AKIEC": ("actinic keratosis", "squamous cell carcinoma"),
+    "BKL": ("pigmented benign keratosis", "seborrheic keratosis"),
+    "DF": ("dermatofibroma",),
+    "VASC": ("vascular lesion",),
 }
+_2019: Mapping[str, tuple[str, ...]] = {
+    "MEL": (MELANOMA,),
+    "NV": ("nevus",),
+    "BCC": ("basal cell carcinoma",),
+    "AK": ("actinic keratosis",),
+    "BKL": ("pigmented benign keratosis", "seborrheic keratosis"),
+    "DF": ("dermatofibroma",),
+    "VASC": ("vascular lesion",),
+    "SCC": ("squamous cell carcinoma",),
+    "UNK": (),
+}
+CHALLENGES = {"isic2018": _2018, "isic2019": _2019, "isic2020": {"target": (MELANOMA,)}}
 PARQUET = "parquet"
 FORMATS = ("csv", "jsonl", PARQUET, *CHALLENGES)
 _BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": PARQUET}
@@ -118,12 +110,12 @@ def lines_of(name: str, classes: tuple[str, ...]) -> Lines:
 
 
 def _challenge(name: str, classes: tuple[str, ...]) -> Lines:
-    key, columns = CHALLENGES[name]
+    columns = CHALLENGES[name]
     unknown = [diagnosis for members in columns.values() for diagnosis in members if diagnosis not in classes]
     if unknown:
         raise DataError(f"{name} asks for {unknown[0]}, which is none of the model's classes.")
     places = [[classes.index(diagnosis) for diagnosis in members] for members in columns.values()]
-    return Lines(csv_line((key, *columns)), partial(_submitted, places=places))
+    return Lines(csv_line(("image", *columns)), partial(_submitted, places=places))
 
 
 def _submitted(finding: Finding, places: list[list[int]]) -> str:
