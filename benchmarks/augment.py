@@ -74,6 +74,7 @@ def rates(sides: Mapping[str, Callable[[Any], Any]], rounds: int) -> dict[str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="one round of one augmentation: whether it still runs")
     asked = parser.parse_args()
     os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
     together, keras_own = "the seven together", "the seven, keras.layers in a row"
@@ -81,6 +82,8 @@ def main() -> None:
     for name in ("mixup", "cutmix", "randaugment", "occlusion"):
         added = RECIPES[name].augment
         single[name] = {key: value for key, value in added.items() if key not in SEVEN}
+    if asked.quick:
+        single, asked.rounds = {}, 1
     sides = {name: ours(strength) for name, strength in {**single, together: SEVEN}.items()}
     found = rates({**sides, keras_own: keras_stack(SEVEN)}, asked.rounds)
     for name, rate in found.items():

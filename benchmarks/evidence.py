@@ -117,16 +117,21 @@ def search(bundle: Bundle, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, nargs="?", help="default: the model that ships")
     parser.add_argument("pictures_at", type=Path, nargs="?")
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--search", type=int)
+    parser.add_argument("--quick", action="store_true", help="a search among few: whether it still runs")
     asked = parser.parse_args()
-    bundle = Bundle.load(asked.bundle)
+    bundle = Bundle.load(asked.bundle) if asked.bundle else Bundle.shipped()
+    if asked.quick:
+        asked.search = 1000
     if asked.search:
         search(bundle, asked.search)
         return
+    if asked.pictures_at is None:
+        parser.error("name a folder of pictures that the bundle was not trained on")
     files = [each.path for each in given_at([asked.pictures_at]) if isinstance(each, Given) and each.path]
     chosen = np.random.default_rng(0).permutation(len(files))[: asked.pictures]
     engine = Engine(bundle)

@@ -38,7 +38,7 @@ def rates(bundle: Bundle, folder: Path) -> None:
         print(f"  {count:6d}  {reason}")
 
 
-def cost(bundle: Bundle) -> None:
+def cost(bundle: Bundle, rounds: int) -> None:
     """Prints the processor time of a picture without and with the gate, the quickest of several rounds in turns."""
     engine, gate = Engine(bundle, threads=1), bundle.gate
     if gate is None:
@@ -54,7 +54,7 @@ def cost(bundle: Bundle) -> None:
         judge(gate, features, [measure_quality(each, *bundle.size) for each in pixels])
 
     quickest = dict.fromkeys((without, with_gate), float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for job in quickest:
             start = time.process_time()
             job()
@@ -67,11 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--bundle", type=Path, help="the bundle/ folder of a run; default: the model that ships")
+    parser.add_argument("--quick", action="store_true", help="one round: whether it still runs")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle) if arguments.bundle else Bundle.shipped()
     for folder in arguments.folders:
         rates(bundle, folder)
-    cost(bundle)
+    cost(bundle, 1 if arguments.quick else ROUNDS)
 
 
 if __name__ == "__main__":

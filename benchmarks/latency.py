@@ -84,7 +84,10 @@ def main() -> None:
     parser.add_argument("--recipe", default="transfer", help="whose network")
     parser.add_argument("--size", type=int, default=144, help="width and height in pixels")
     parser.add_argument("--rounds", type=int, default=15, help="runs of each")
+    parser.add_argument("--quick", action="store_true", help="a small network, one run: whether it still runs")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.recipe, asked.size, asked.rounds = "plain", 48, 1
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

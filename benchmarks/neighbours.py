@@ -246,7 +246,10 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true", help="only print recall and precision by radius")
     parser.add_argument("--drawn", type=int, default=1_000_000, help="how many hashes to draw (default: %(default)s)")
     parser.add_argument("--same-lesion", action="store_true", help="only measure the search for one lesion's pictures")
+    parser.add_argument("--quick", action="store_true", help="few hashes: whether it still runs")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.drawn = 5_000
     if (asked.calibrate or asked.same_lesion) and asked.data is None:
         parser.error("--calibrate and --same-lesion need --data")
     pictures = None if asked.data is None else known(asked.data)
@@ -260,7 +263,7 @@ def main() -> None:
         search_real(pictures.where(pictures.source != "isic2017"))
     spawn = multiprocessing.get_context("spawn")
     for draw in (random_hashes, lesion_hashes):
-        for n in (10_000, asked.drawn):
+        for n in sorted({min(10_000, asked.drawn), asked.drawn}):
             process = spawn.Process(target=search_drawn, args=(draw, n))
             process.start()
             process.join()

@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     for name, kind in (("side", str), ("seed", int), ("split", Path), ("scratch", Path), ("answer", Path)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="two epochs of few drawn pictures: whether it still runs")
     asked = parser.parse_args()
     if asked.side == "split":
         write_split(asked.data, asked.split)
@@ -260,8 +261,8 @@ def main() -> None:
         from dermalert.drawn import draw_class_folders
 
         with tempfile.TemporaryDirectory() as folder:
-            draw_class_folders(Path(folder), per_class=100, seed=0, faults=False)
-            compare(Path(folder), asked.epochs, asked.seeds)
+            draw_class_folders(Path(folder), per_class=4 if asked.quick else 100, seed=0, faults=False)
+            compare(Path(folder), *((2, 1) if asked.quick else (asked.epochs, asked.seeds)))
 
 
 if __name__ == "__main__":

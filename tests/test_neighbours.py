@@ -62,6 +62,7 @@ def always_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Small sets are compared outright; with sorting for free they go through the blocks too."""
     if request.param:
         monkeypatch.setattr(neighbours, "_SORT_COST", 0.05)
+        monkeypatch.setattr(neighbours, "_PLANNING", 0)
 
 
 @pytest.mark.usefixtures("always_blocks")

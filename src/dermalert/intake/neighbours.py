@@ -40,6 +40,7 @@ _WORDS = BITS // 64
 _DEPTHS = range(1, 5)  # blocks that may have to agree
 _SORT_COST = 12.0  # sorting a row once, in comparisons of a pair: measured
 _SAMPLE = 1 << 18  # random pairs that the choice of k rests on
+_PLANNING = 1 << 24  # what that choice costs, in comparisons of a pair: measured
 _CHUNK = 1 << 15  # rows whose bits are unpacked at a time
 
 
@@ -281,9 +282,11 @@ def _plan(hashes: NDArray[np.uint64], n: int, radius: int, *, all_pairs: bool) -
     """The cheapest banding of `n` rows like these, or none where comparing all pairs is cheaper and allowed."""
     chance = np.random.default_rng(20070508)
     bits = chance.permutation(BITS)
+    best = Banding(bits, 0, 0, radius, n * n / 2 if all_pairs else np.inf)
+    if best.cost <= _PLANNING:
+        return best
     one, other = chance.integers(0, max(len(hashes), 1), (2, _SAMPLE))
     sample = one[one != other], other[one != other]
-    best = Banding(bits, 0, 0, radius, n * n / 2 if all_pairs else np.inf)
     for depth in _DEPTHS:
         count = radius + depth
         sorting = _SORT_COST * n * sum(comb(count, level) for level in range(1, depth + 1))
