@@ -242,6 +242,7 @@ def modelled(
         findings=A_DAY * cost["findings_bytes"] / 1e9,
         files=A_DAY // PLANNED,
         most=most,
+        block_ms=block_ms,
         most_cores=most / per_core,
     )
     return f"{MODEL.format(per_core=per_core, efficiency=efficiency)}\n{table(header, rows)}\n{told}"
@@ -283,8 +284,9 @@ BREAKS = """
    Shards again.
 3. **Whoever reads the findings.** {findings:.1f} GB and {files:,} files a day are little for a table reader. But if
    one in ten is to be referred, a million pictures a day wait for a dermatologist.
-4. **Ray's one program that hands out blocks** gives way at about {most:,.0f} pictures a second, which is what
-   {most_cores:,.0f} cores do: not at this load.
+4. **Ray's one program that hands out blocks** does so up to {most:,.0f} pictures a second, which is what
+   {most_cores:,.0f} cores do, and more: the {block_ms:.0f} ms of a block are those of one worker, from one block to the
+   next. Not at this load.
 """
 
 if __name__ == "__main__":
