@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from dermalert.drawn import draw_lesion
-from dermalert.intake.copies import find_copies
+from dermalert.intake import copies
+from dermalert.intake.copies import WIDE_RADIUS, find_copies
+from dermalert.intake.neighbours import NEAR_RADIUS
 
 
 def test_copies_are_found_however_they_were_altered_and_what_is_no_picture_is_named(tmp_path: Path) -> None:
@@ -32,6 +35,24 @@ def test_copies_are_found_however_they_were_altered_and_what_is_no_picture_is_na
     }
     assert pairs == {frozenset((str(number), name)) for number, name in enumerate(changed)}
     assert [Path(refusal.path).name for refusal in found.refused] == ["broken.jpg"]
+
+
+def test_a_copy_with_the_light_from_one_side_is_found_by_a_second_look_unless_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(1)
+    original = np.clip(draw_lesion("nevus", chance, width=240, height=180).astype(float) * 0.8 + 30, 0, 255)
+    Image.fromarray(original.astype(np.uint8)).save(tmp_path / "one.jpg", quality=92)
+    # A slope across the skin turns bits of the hash, and leaves the lesion's fine structure.
+    tilted = original + np.linspace(-14, 14, 240)[None, :, None]
+    Image.fromarray(np.clip(tilted, 0, 255).astype(np.uint8)).save(tmp_path / "other.jpg", quality=92)
+    files = sorted(tmp_path.iterdir())
+    found = find_copies(files)
+    assert (len(found.pairs), found.looked_again) == (1, True)
+    assert NEAR_RADIUS < found.pairs.distance[0] <= WIDE_RADIUS
+    monkeypatch.setattr(copies, "AGAIN_UP_TO", 1)
+    found = find_copies(files)
+    assert (len(found.pairs), found.looked_again) == (0, False)
 
 
 def test_no_pictures_have_no_copies() -> None:

@@ -37,6 +37,8 @@ LOOKED_AT = (96, 96)
 """Pixels at which a picture is hashed."""
 WIDE_RADIUS = 28
 """Bits within which hashes are looked at again."""
+AGAIN_UP_TO = 100_000
+"""Pictures of which near ones are looked at again: so wide a search grows with the square of their number."""
 AGREES = 0.95
 """Correlation of thumbnails from which such a pair is a copy. Of 2,853 other pairs of real pictures within 17 to 28
 bits one in 300 reaches it, of the known copies among them three in four."""
@@ -56,11 +58,13 @@ class Copies:
         paths: those that could be read, N of them.
         pairs: rows of `paths` that are one picture, upright, turned, mirrored or trimmed.
         refused: the files that could not be read.
+        looked_again: whether hashes that are near, but not so near, were looked at again, or were too many.
     """
 
     paths: tuple[Path, ...]
     pairs: Pairs
     refused: tuple[RefusedFile, ...]
+    looked_again: bool
 
 
 def find_copies(paths: Sequence[Path], *, workers: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Copies:
@@ -79,8 +83,9 @@ def find_copies(paths: Sequence[Path], *, workers: int | None = None, limits: Li
         else:
             hashes[len(kept)], thumbnails[len(kept)] = looked
             kept.append(path)
-    pairs = _copies(hashes[: len(kept)], thumbnails[: len(kept)])
-    return Copies(tuple(kept), pairs, tuple(refused))
+    again = len(kept) <= AGAIN_UP_TO
+    pairs = _copies(hashes[: len(kept)], thumbnails[: len(kept)], again)
+    return Copies(tuple(kept), pairs, tuple(refused), again)
 
 
 def _look(path: Path, limits: Limits) -> tuple[NDArray[np.uint64], Thumbnails] | RefusedFile:
@@ -93,11 +98,13 @@ def _look(path: Path, limits: Limits) -> tuple[NDArray[np.uint64], Thumbnails] |
     return hashes, np.asarray(Image.fromarray(pixels).convert("L").reduce(LOOKED_AT[0] // _SIDE))
 
 
-def _copies(hashes: NDArray[np.uint64], thumbnails: Thumbnails) -> Pairs:
+def _copies(hashes: NDArray[np.uint64], thumbnails: Thumbnails, again: bool) -> Pairs:
     upright = np.ascontiguousarray(hashes[:, 0])
-    found = [_surely(near_pairs(upright, radius=WIDE_RADIUS), thumbnails, lambda pictures: pictures, NEAR_RADIUS)]
+    near = near_pairs(upright, radius=WIDE_RADIUS if again else NEAR_RADIUS)
+    found = [_surely(near, thumbnails, lambda pictures: pictures, NEAR_RADIUS)]
     for way, name in enumerate(ALTERED, 1):
-        near = near_pairs_between(np.ascontiguousarray(hashes[:, way]), upright, radius=WIDE_RADIUS)
+        altered, radius = np.ascontiguousarray(hashes[:, way]), WIDE_RADIUS if again else ALTERED_RADIUS
+        near = near_pairs_between(altered, upright, radius=radius)
         found.append(_surely(near, thumbnails, _ALTER[name], ALTERED_RADIUS))
     return united(*found)
 
