@@ -295,7 +295,7 @@ def _spectrum(
 
 @lru_cache(maxsize=1)
 def _blurring() -> NDArray[np.float64]:
-    """The Gaussian blur of an axis of a crop as a matrix: in float64, so that it rounds as the filter does, and a third faster."""
+    """The Gaussian blur of an axis as a matrix: in float64 it rounds as the filter does, and is a third faster."""
     blurring: NDArray[np.float64] = gaussian_filter(np.eye(_CROP), (_DETAIL, 0))
     return blurring
 
