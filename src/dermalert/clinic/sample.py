@@ -95,6 +95,7 @@ def _aged(service: Service, sample: Sample, id_: str) -> None:
     with service.store.session() as session:
         case = session.get_one(Case, id_)
         case.received_at = now() - timedelta(hours=sample.hours)
+        case.scored_at = case.received_at + timedelta(seconds=1)
         if sample.decision:
             months = 3 if sample.decision == "follow_up" else None
             worklist.decide(session, WHO, id_, sample.decision, months)
