@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -452,3 +454,27 @@ def test_without_a_file_the_rows_go_to_stdout_and_all_else_to_stderr(
     assert [row["status"] for row in csv.DictReader(io.StringIO(told.out, newline=""))] == ["error", "scored"]
     assert r"broken\x1b[31m.png: it is empty." in told.err
     assert "\x1b[31m" not in told.err
+
+
+# Memory
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from dermalert.stages.scoring import run_score
+
+run_score(int(sys.argv[1]) * sorted(Path(sys.argv[2]).iterdir()), None, Path(sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the peak that Unix keeps")
+def test_memory_is_flat_however_many_pictures_there_are(tmp_path: Path) -> None:
+    draw_many(tmp_path / "set", count=16, size=(512, 384))
+    few, many = (
+        float(subprocess.check_output([sys.executable, "-c", PEAK, times, tmp_path / "set", tmp_path / "a.csv"]))
+        for times in ("4", "20")
+    )
+    assert many < 600
+    assert many - few < 15  # MiB; kept at the size of the model, 256 pictures more would be 19
