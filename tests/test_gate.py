@@ -20,6 +20,7 @@ from dermalert.bundle.gate import Gate
 from dermalert.drawn import draw_lesion
 from dermalert.drawn.others import OTHERS, draw_other
 from dermalert.errors import BundleError, DataError
+from dermalert.intake.given import given_at
 from dermalert.score import gate as gates
 from dermalert.score.batch import Finding, score
 from dermalert.score.engine import Engine
@@ -115,9 +116,9 @@ def test_new_lesions_pass_and_other_things_do_not(
         for kind in OTHERS
         for number in range(4)
     ]
-    refused = [finding.status == "rejected" for finding in score(lesions, gated)]
+    refused = [finding.status == "rejected" for finding in score(given_at(lesions), gated)]
     assert np.mean(refused) <= 0.1
-    assert np.mean([finding.status == "rejected" for finding in score(others, gated)]) >= 0.9
+    assert np.mean([finding.status == "rejected" for finding in score(given_at(others), gated)]) >= 0.9
 
 
 def test_a_refused_picture_has_a_reason_and_no_probability(
@@ -126,7 +127,7 @@ def test_a_refused_picture_has_a_reason_and_no_probability(
     gated = replace(plain_bundle, gate=fitted[0])
     paths = [save(draw_other("screen", np.random.default_rng(5)), tmp_path / "screen.png")]
     paths.append(save(lesion(500), tmp_path / "lesion.png"))
-    screen, scored = score(paths, gated)
+    screen, scored = score(given_at(paths), gated)
     assert (screen.status, screen.probabilities, screen.alert, screen.diagnosis) == ("rejected", (), None, None)
     assert "dermatoscope" in screen.message
     assert screen.ood is not None
@@ -142,7 +143,8 @@ def test_a_refused_picture_has_a_reason_and_no_probability(
 
 
 def test_without_a_gate_every_picture_is_scored(plain_bundle: Bundle, tmp_path: Path) -> None:
-    (finding,) = score([save(draw_other("document", np.random.default_rng(0)), tmp_path / "page.png")], plain_bundle)
+    page = save(draw_other("document", np.random.default_rng(0)), tmp_path / "page.png")
+    (finding,) = score(given_at([page]), plain_bundle)
     assert (finding.status, finding.ood, finding.quality) == ("scored", None, None)
 
 
@@ -267,7 +269,7 @@ def test_a_finding_of_an_unreadable_file_has_no_quality(
     fitted: tuple[Gate, gating.Rates], plain_bundle: Bundle, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"nothing")
-    (finding,) = score([tmp_path / "a.png"], replace(plain_bundle, gate=fitted[0]))
+    (finding,) = score(given_at([tmp_path / "a.png"]), replace(plain_bundle, gate=fitted[0]))
     assert finding == Finding(str(tmp_path / "a.png"), "error", message=finding.message)
 
 
@@ -279,5 +281,5 @@ def test_the_shipped_gate_passes_real_pictures(shared_data: Path) -> None:
         pytest.skip("no model ships yet")
     paths = sorted((shared_data / "ham10000" / "images").glob("*.jpg"))[::50]
     paths += sorted((shared_data / "isic2017" / "images").glob("*.jpg"))[::20]
-    refused = [finding.status == "rejected" for finding in score(paths, shipped)]
+    refused = [finding.status == "rejected" for finding in score(given_at(paths), shipped)]
     assert np.mean(refused) <= 0.02
