@@ -71,6 +71,7 @@ def take(browser: Browser, state: Path, address: str) -> None:
 
 def shown(page: Page) -> None:
     """Waits until every picture in sight is there; those below load when somebody scrolls to them."""
+    page.screenshot()  # without a window, Chromium draws nothing until asked, and lazy pictures wait for that
     page.evaluate(
         """() => Promise.all([...document.images]
             .filter(one => { const box = one.getBoundingClientRect(); return box.width && box.top < innerHeight; })
