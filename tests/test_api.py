@@ -179,7 +179,10 @@ def test_the_whole_way_in_a_script(tmp_path: Path) -> None:
 
     bundle = dermalert.Bundle.load(run / "bundle")
     one = next(data.rglob("*.jpg"))
-    findings = list(dermalert.score([one, data / "Test", tmp_path / "gone.jpg"], bundle))
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    findings = list(dermalert.score([one, data / "Test", tmp_path / "broken.jpg"], bundle))
     assert [finding.status for finding in findings] == ["scored"] * 7 + ["error"]
+    with pytest.raises(DataError, match="no such file"):
+        dermalert.score([one, tmp_path / "gone.jpg"], bundle)
     assert sum(findings[0].probabilities) == pytest.approx(1)
     assert list(dermalert.score(str(one), run / "bundle")) == findings[:1]

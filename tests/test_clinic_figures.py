@@ -259,8 +259,9 @@ def structure(content: bytes) -> str:
 
 
 def _inflated(stream: bytes) -> str:
+    """Of a stream that is compressed; its last byte may be a line end that was taken for the file's."""
     try:
-        return zlib.decompress(stream).decode("latin-1")
+        return zlib.decompressobj().decompress(stream).decode("latin-1")
     except zlib.error:
         return ""
 

@@ -316,7 +316,7 @@ def score(
 
     Raises:
         BundleError: the bundle cannot be used, or has no such operating point.
-        DataError: a manifest among the paths cannot be read, or the probabilities cannot be adjusted.
+        DataError: a path does not exist, a list among them cannot be read, or the probabilities cannot be adjusted.
     """
     from dermalert.intake.given import given_at
     from dermalert.score import batch

@@ -205,7 +205,12 @@ def restore(file: Path, **options: Any) -> None:
 
 @click.group("audit-trail")
 def audit_trail() -> None:
-    """Work with the record of who did what."""
+    """Work with the record of who did what.
+
+    \b
+    Example:
+      dermalert audit-trail verify --data /srv/clinic
+    """
 
 
 @audit_trail.command("verify")
