@@ -36,6 +36,9 @@ A_DAY = 10_000_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument(
+        "--quick", action="store_true", help="the constants alone, and nothing written: does it still run?"
+    )
     parser.add_argument("--part", help="used by this program for the processes that it starts")
     parser.add_argument("--home", type=Path)
     asked = parser.parse_args()
@@ -45,7 +48,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        draw(home, asked.pictures)
+        draw(home, DISTINCT if asked.quick else asked.pictures)
+        if asked.quick:
+            print(part(home, "constants"))
+            return
         write_section("scaling", report(home, asked.pictures), page=DOCS / "scaling.md")
 
 
