@@ -240,7 +240,8 @@ def test_every_page_fits_a_phone_and_asks_nobody_else(seen: Seen, drawn: list[Pa
         page = seen.go(path)
         page.wait_for_load_state("load")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
-        accessible(page)
+        if path.startswith(("/account", "/admin", "/no")):  # the others are looked at on their way
+            accessible(page)
     seen.page.set_viewport_size(DESK)  # type: ignore[arg-type]
     assert {url for url in seen.asked if not url.startswith((seen.address, "data:"))} == set()
 

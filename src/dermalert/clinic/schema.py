@@ -196,6 +196,7 @@ class Finding(Base):
     """
 
     __tablename__ = "findings"
+    __table_args__ = (Index(None, "alert", "case_id"),)  # rows are long: alerts are counted without reading them
 
     case_id: Mapped[str] = mapped_column(ForeignKey("cases.id"), primary_key=True)
     bundle: Mapped[str] = mapped_column(String(200))

@@ -105,22 +105,24 @@ def worklist(
         DataError: no such view or order.
     """
     keys, down = _order(order)
-    total = session.scalar(_filtered(select(func.count(Case.id)), filters)) or 0
+    total = session.scalar(_filtered(select(func.count()).select_from(Case), filters)) or 0
     pages = max(1, math.ceil(total / size))
     number = min(max(page, 1), pages)
-    rows = _filtered(select(Case), filters).order_by(*(key.desc() if down else key.asc() for key in keys))
-    shown = rows.offset((number - 1) * size).limit(size)
-    parts = joinedload(Case.finding), joinedload(Case.picture), selectinload(Case.decisions)
-    cases = session.scalars(shown.options(*parts)).all()
-    return Page(list(cases), number, pages, total)
+    rows = _filtered(select(Case.id), filters).order_by(*(key.desc() if down else key.asc() for key in keys))
+    # Only the ids are sorted: the rows are long, and those of other pages need not be read.
+    ids = session.scalars(rows.offset((number - 1) * size).limit(size)).all()
+    parts = joinedload(Case.finding).defer(Finding.embedding), joinedload(Case.picture), selectinload(Case.decisions)
+    cases = {case.id: case for case in session.scalars(select(Case).where(Case.id.in_(ids)).options(*parts))}
+    return Page([cases[id_] for id_ in ids], number, pages, total)
 
 
 def counts(session: Session) -> dict[str, int]:
     """How many cases stand where, by status; and under "refer" how many alerts nobody has decided on."""
     found = {str(status): 0 for status in Status}
     found.update(session.execute(select(Case.status, func.count()).group_by(Case.status)).all())
-    waiting = select(func.count()).select_from(Case).join(Case.finding).where(Case.status == Status.SCORED)
-    found["refer"] = session.scalar(waiting.where(Finding.alert == "refer")) or 0
+    alerts = select(Finding.case_id).where(Finding.alert == "refer")
+    waiting = select(func.count()).select_from(Case).where(Case.status == Status.SCORED, Case.id.in_(alerts))
+    found["refer"] = session.scalar(waiting) or 0
     return found
 
 

@@ -236,6 +236,7 @@ def _make_tables() -> None:
         sa.PrimaryKeyConstraint("case_id", name=op.f("pk_findings")),
     )
     with op.batch_alter_table("findings", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_findings_alert_case_id"), ["alert", "case_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_findings_bundle_digest"), ["bundle_digest"], unique=False)
         batch_op.create_index(batch_op.f("ix_findings_scored_at"), ["scored_at"], unique=False)
 
