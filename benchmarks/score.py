@@ -295,19 +295,19 @@ def main() -> None:
     if asked.way:
         print(json.dumps(measure(asked.way, asked.folder, asked.pictures)))
         return
-    count, rounds = (32, 1) if asked.quick else (asked.count, asked.rounds)
+    count, rounds, sizes = (32, 1, SIZES[:1]) if asked.quick else (asked.count, asked.rounds, SIZES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         child("--prepare", "--folder", folder, "--count", str(count))
-        both = {size: rates(folder, size, rounds) for size in SIZES}
+        both = {size: rates(folder, size, rounds) for size in sizes}
         cold = cold_starts(folder, 1 if asked.quick else 5)
         few = folder / "few"
         few.mkdir()
-        for file in sorted((folder / _name(SIZES[-1])).iterdir())[: count // 10 or 1]:
+        for file in sorted((folder / _name(sizes[-1])).iterdir())[: count // 10 or 1]:
             (few / file.name).hardlink_to(file)
         small = child("--way", "dermalert", "--folder", folder, "--pictures", few)["peak"]
     words = told({size: by for size, (by, _) in both.items()}, cold)
-    large = both[SIZES[-1]][1]["dermalert"]
+    large = both[sizes[-1]][1]["dermalert"]
     peaks = f"{small:.0f} MiB for {count // 10:,} pictures, {large:.0f} for {count:,}"
     words += f"\n\nPeak memory of `dermalert score`: {peaks}."
     print(words)

@@ -72,7 +72,8 @@ def test_help_has_an_example_that_the_command_would_take(name: str, capsys: pyte
     command = commands.commands[name]
     for example in examples:
         words = example.partition(">")[0].split()
-        command.make_context(name, words)  # raises where the example would be refused
+        whole = commands.make_context("dermalert", ["--help"], resilient_parsing=True)
+        command.make_context(name, words, parent=whole)  # raises where the example would be refused
 
 
 def test_help_without_a_command_shows_the_whole_way(capsys: pytest.CaptureFixture[str]) -> None:
