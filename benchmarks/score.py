@@ -173,7 +173,12 @@ def dermalert(folder: Path, pictures: Path) -> Callable[[], int]:
 
     warm = sorted(pictures.iterdir())[:WARM_UP]
     run_score(warm, None, folder / "warm.csv")
-    return lambda: sum(run_score([pictures], None, folder / "out.csv")[status] for status in ("scored", "rejected"))
+
+    def whole() -> int:
+        counts = run_score([pictures], None, folder / "out.csv")
+        return counts["scored"] + counts["rejected"]
+
+    return whole
 
 
 WAYS: dict[str, Way] = {
