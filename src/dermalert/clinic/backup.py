@@ -25,9 +25,10 @@ from typing import IO, Any
 from sqlalchemy import inspect, select
 
 from dermalert import __version__
-from dermalert.clinic.files import Files, sync_folder
+from dermalert.clinic.files import Files
 from dermalert.clinic.schema import Picture
 from dermalert.clinic.store import Store
+from dermalert.disk import sync_folder
 from dermalert.errors import ClinicError, Damaged, NoRoom
 
 _FORMAT = 1

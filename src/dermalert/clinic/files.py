@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dermalert.disk import sync_folder, write_whole
 from dermalert.errors import Damaged, NoRoom
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -100,25 +100,4 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(file: Path, data: bytes) -> None:
-    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{_PART}")
-    try:
-        with part.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(file.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Forces the names in a folder onto the disk, where the operating system has a way to."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_whole(file, data, part=file.with_name(f"{file.name}.{secrets.token_hex(8)}{_PART}"))

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from dermalert.disk import sync_folder, write_whole
 from dermalert.errors import OutputError, RefusedFile, printable
 from dermalert.intake.given import Found
 from dermalert.score.batch import Finding
@@ -164,7 +165,7 @@ class Output:
         with self._told():
             progress = self._progress.after(self._waiting, self._sink.append(self._waiting))
             content = json.dumps({"journal": JOURNAL_FORMAT, **vars(progress)}, indent=1)
-            _write_durably(self._journal, content.encode())
+            _write(self._journal, content.encode())
         self._progress, self._waiting = progress, []
 
     def _taken_up(self) -> Progress:
@@ -276,7 +277,7 @@ class Parts:
 
         content = pa.BufferOutputStream()
         pq.write_table(table_of(findings, self._classes), content, compression="zstd")
-        _write_durably(self._folder / part_name(self._next), content.getvalue().to_pybytes())
+        _write(self._folder / part_name(self._next), content.getvalue().to_pybytes())
         self._next += 1
         return self._next
 
@@ -324,19 +325,8 @@ def _locked(part: Path) -> int | None:
     return handle
 
 
-def _write_durably(file: Path, content: bytes) -> None:
-    """The file is there whole, on the disk, or as it was before."""
-    part = file.with_name(f"{file.name}.tmp")
-    try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    _sync(file.parent)
+def _write(file: Path, content: bytes) -> None:
+    write_whole(file, content, part=file.with_name(f"{file.name}.tmp"))
 
 
 def _give_name(part: Path, out: Path) -> None:
@@ -349,17 +339,7 @@ def _give_name(part: Path, out: Path) -> None:
         _remove(old)
     else:
         part.replace(out)
-    _sync(out.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Forces the names in a folder to the disk, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_folder(out.parent)
 
 
 def _remove(path: Path) -> None:
