@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalert.learn.backbones import mobilenetv2
+from dermalert.learn.backbones import inverted, mobilenetv2
 from dermalert.learn.backend import backend
 
 WHEEL_SHA256 = "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c"
@@ -145,7 +145,7 @@ def folded(state: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
 
 def network(shape: tuple[int, int, int]) -> Any:
     """Dermalert's network, in float32."""
-    return mobilenetv2.mobilenetv2(shape, policy=backend().keras.DTypePolicy("float32"), seed=0)
+    return inverted.build(mobilenetv2.MOBILENETV2, shape, policy=backend().keras.DTypePolicy("float32"), seed=0)
 
 
 def features(batch: NDArray[np.uint8], arrays: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -154,7 +154,7 @@ def features(batch: NDArray[np.uint8], arrays: dict[str, NDArray[np.float32]]) -
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.npz"
         file.write_bytes(npz(arrays))
-        mobilenetv2.load(made, file)
+        inverted.load(made, mobilenetv2.MOBILENETV2, file, file.name)
     return np.asarray(made(batch.astype(np.float32)))
 
 

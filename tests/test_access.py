@@ -204,6 +204,16 @@ def test_an_error_that_nobody_foresaw_tells_a_reference_and_nothing_of_itself(
         assert "content-security-policy" in answer.headers
 
 
+def test_a_bundle_that_cannot_be_loaded_is_told_and_pictures_are_still_taken(
+    ours: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ours.client().get("/readyz").json()["model"]
+    monkeypatch.setattr(ours.service.models, "problem", "bundle.json is missing")
+    answer = ours.client().get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "database": True, "disk": True, "model": False}
+
+
 def test_behind_tls_cookies_are_secure_and_bound_to_the_host(tmp_path) -> None:
     with clinic(tmp_path, https=True, base_url="https://derma.example") as running:
         answer = running.client().get("/login")

@@ -39,11 +39,9 @@ SECRET = "a long random word"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'clinic.db'}")
-    opened.upgrade()
-    yield opened
-    opened.close()
+def store(clinic_store: Store) -> Store:
+    """Both databases."""
+    return clinic_store
 
 
 # Receivers

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from dermalert.errors import RunError
-from dermalert.learn.backbones import applications, mobilenetv2
+from dermalert.learn.backbones import applications, inverted, mobilenetv2
+from dermalert.learn.backbones.efficientnetlite import LITE0, LITE2
+from dermalert.learn.backbones.mobilenetv2 import MOBILENETV2
 from dermalert.learn.backend import backend
 
 PACKAGED = Path(mobilenetv2.__file__).with_name("mobilenetv2-imagenet.npz")
@@ -25,9 +27,13 @@ def noise(width: int = 64, height: int = 33) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1, height, width, 3)).astype(np.float32)
 
 
-def network(height: int = 33, width: int = 64, seed: int = 0) -> Any:
+def network(height: int = 33, width: int = 64, seed: int = 0, architecture: inverted.Architecture = MOBILENETV2) -> Any:
     policy = backend().keras.DTypePolicy("float32")
-    return mobilenetv2.mobilenetv2((height, width, 3), policy=policy, seed=seed)
+    return inverted.build(architecture, (height, width, 3), policy=policy, seed=seed)
+
+
+def load(made: Any, file: Path) -> None:
+    inverted.load(made, MOBILENETV2, file, str(file))
 
 
 def write(file: Path, arrays: dict[str, np.ndarray]) -> Path:
@@ -59,9 +65,23 @@ def test_it_has_the_features_of_the_published_network(offline: None) -> None:
     assert np.abs(features[0, ::128] - GOLDEN).max() < 1e-4
 
 
+@pytest.mark.parametrize("architecture", [MOBILENETV2, LITE0, LITE2], ids=lambda each: each.name)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (31, 32), (33, 64), (175, 225)])
-def test_any_size_gives_maps_of_a_thirty_second_rounded_up(height: int, width: int) -> None:
-    assert network(height, width).output_shape == (None, -(-height // 32), -(-width // 32), 1280)
+def test_any_size_gives_maps_of_a_thirty_second_rounded_up(
+    height: int, width: int, architecture: inverted.Architecture
+) -> None:
+    made = network(height, width, architecture=architecture)
+    assert made.output_shape == (None, -(-height // 32), -(-width // 32), 1280)
+
+
+@pytest.mark.parametrize(("architecture", "published"), [(LITE0, 4_652_008), (LITE2, 6_092_072)])
+def test_lite_has_as_many_weights_as_its_authors_count(architecture: inverted.Architecture, published: int) -> None:
+    classifier = 1000 * 1280 + 1000
+    made = network(architecture=architecture)
+    norms = sum(
+        weight.shape[0] for layer in made.layers for weight in layer.trainable_variables if len(weight.shape) == 1
+    )
+    assert made.count_params() + norms + classifier == published  # folded, one of a normalization's two is left
 
 
 def test_weights_drawn_by_chance_depend_on_the_seed_and_keep_the_signal_alive() -> None:
@@ -73,7 +93,7 @@ def test_weights_drawn_by_chance_depend_on_the_seed_and_keep_the_signal_alive() 
 
 def test_weights_survive_a_file(tmp_path: Path) -> None:
     one, other = network(seed=1), network(seed=2)
-    mobilenetv2.load(other, write(tmp_path / "weights.npz", mobilenetv2.arrays_of(one)))
+    load(other, write(tmp_path / "weights.npz", inverted.arrays_of(one)))
     assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
@@ -108,7 +128,7 @@ def _one_array(content: bytes) -> bytes:
 
 def _pickled(content: bytes) -> bytes:
     stream = io.BytesIO()
-    arrays = dict.fromkeys(mobilenetv2.arrays_of(network()), np.array([{"a": 1}], dtype=object))
+    arrays = dict.fromkeys(inverted.arrays_of(network()), np.array([{"a": 1}], dtype=object))
     np.savez(stream, **arrays)
     return stream.getvalue()
 
@@ -118,18 +138,18 @@ def test_a_damaged_file_is_refused_by_name(harm: Any, tmp_path: Path) -> None:
     file = tmp_path / "weights.npz"
     file.write_bytes(harm(PACKAGED.read_bytes()))
     with pytest.raises(RunError, match=r"weights\.npz: these weights cannot be read"):
-        mobilenetv2.load(network(), file)
+        load(network(), file)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"weights\.npz"):
-        mobilenetv2.load(network(), tmp_path / "weights.npz")
+        load(network(), tmp_path / "weights.npz")
 
 
 @pytest.mark.parametrize("change", ["shape", "kind", "nan", "huge", "missing", "extra"])
 def test_weights_of_another_network_are_refused(change: str, tmp_path: Path) -> None:
     made = network()
-    arrays = mobilenetv2.arrays_of(made)
+    arrays = inverted.arrays_of(made)
     name = "stage5_last/bias"
     bias = arrays[name]
     arrays[name] = {
@@ -144,7 +164,7 @@ def test_weights_of_another_network_are_refused(change: str, tmp_path: Path) -> 
         arrays["classifier/kernel"] = np.zeros((1280, 1000), np.float32)
     before = made.get_weights()
     with pytest.raises(RunError, match=r"weights\.npz: "):
-        mobilenetv2.load(made, write(tmp_path / "weights.npz", arrays))
+        load(made, write(tmp_path / "weights.npz", arrays))
     assert all(np.array_equal(a, b) for a, b in zip(before, made.get_weights(), strict=True))
 
 

@@ -41,11 +41,12 @@ from dermalert.page import pdf
 SPOILT = '=HYPERLINK("http://evil.example")'
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     folder = tmp_path_factory.mktemp("figures")
     bundle().save(folder / "bundle")
-    more = {"bundle": folder / "bundle", "smtp": "smtp://127.0.0.1:1", "webhook_secret": "x" * 20}
+    db = "" if request.param == "sqlite" else request.getfixturevalue("postgres").new_database()
+    more = {"bundle": folder / "bundle", "smtp": "smtp://127.0.0.1:1", "webhook_secret": "x" * 20, "db": db}
     with clinic(folder / "data", **more) as running:
         fill(running)
         yield running

@@ -125,9 +125,13 @@ def test_the_scaling_of_other_networks_becomes_part_of_the_graph(name: str) -> N
 
 
 def test_what_no_network_can_do_is_refused() -> None:
-    with pytest.raises(RunError, match="Known: plain-cnn, mobilenetv2, and keras/NAME"):
+    with pytest.raises(
+        RunError, match="Known: plain-cnn, mobilenetv2, efficientnet-lite0, efficientnet-lite2, and keras/NAME"
+    ):
         networks.build(replace(PLAIN, network="resnet"), 4)
     with pytest.raises(RunError, match="plain-cnn starts from nothing"):
         networks.build(replace(PLAIN, weights="imagenet"), 4)
+    with pytest.raises(RunError, match=r"holds no weights of efficientnet-lite0\. Give a file"):
+        networks.build(replace(PLAIN, network="efficientnet-lite0", weights="imagenet"), 4)
     with pytest.raises(RunError, match="Did you mean keras/ResNet50"):
         networks.build(replace(PLAIN, network="keras/resnet-50"), 4)

@@ -77,7 +77,8 @@ def test_the_notebook_takes_the_nineteen_steps_of_the_tutorial(stored: Any) -> N
 @pytest.mark.timeout(1800)
 def test_every_cell_of_the_notebook_runs(made: dict[str, Any], tmp_path: Path) -> None:
     try:
-        notebook = made["executed"](tmp_path)  # raises on the first error
+        # Raises on the first error. What more epochs would do, the stored notebook shows.
+        notebook = made["executed"](tmp_path, lambda source: re.sub(r"epochs=\d+", "epochs=1", source))
         assert [each.name for each in tmp_path.iterdir()] == ["nineteen-steps"]
     finally:
         shutil.rmtree(tmp_path / "nineteen-steps", ignore_errors=True)  # checkpoints of several hundred megabytes

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -20,11 +18,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'clinic.db'}")
-    opened.upgrade()
-    yield opened
-    opened.close()
+def store(clinic_store: Store) -> Store:
+    """Both databases."""
+    return clinic_store
 
 
 def add(

@@ -110,7 +110,8 @@ def train(
         data, table, columns, workers: as for `load_manifest`.
         out: the run folder.
         recipe: a recipe, its name, or the path of a `recipe.json`: `plain` is a name, `plain.json` a file.
-        network: `plain-cnn`, `mobilenetv2` or `keras/NAME` of keras.applications, in place of the recipe's.
+        network: `plain-cnn`, `mobilenetv2`, `efficientnet-lite0`, `efficientnet-lite2` or `keras/NAME` of
+            keras.applications, in place of the recipe's.
         weights: `imagenet`, `none` or a file of weights: what a backbone starts from, in place of the recipe's.
         epochs: at most so many, in place of the recipe's number.
         resume: go on with the interrupted run in `out`.

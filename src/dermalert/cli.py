@@ -160,7 +160,11 @@ def audit(data: Path, against: Path | None, out: Path, as_json: bool, **options:
 @click.argument("data", type=DATA)
 @click.option("--recipe", "name", help="The recipe's name; default: plain. `dermalert recipes` lists them.")
 @click.option("--from", "file", type=FILE, help="A recipe.json, as a run folder holds it or you edited it.")
-@click.option("--network", help="Not the recipe's, but plain-cnn, mobilenetv2, or keras/NAME of keras.applications.")
+@click.option(
+    "--network",
+    help="Not the recipe's, but plain-cnn, mobilenetv2, efficientnet-lite0 or -lite2, or keras/NAME of "
+    "keras.applications.",
+)
 @click.option("--weights", help="What a backbone starts from: imagenet, none, or the path of a weights file.")
 @click.option("--out", "run", type=OUT, required=True, help="The run folder.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many, in place of the recipe's number.")

@@ -1,26 +1,31 @@
 """Files that are whole or absent, and on the disk before anybody is told of them.
 
-Comes in: bytes. Goes out: a file that survives a crash of the machine. It knows nothing of what the bytes mean.
+Comes in: what a caller writes into a stream. Goes out: a file that survives a crash of the machine. It knows nothing of
+what the bytes mean.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-def write_whole(file: Path, content: bytes, *, part: Path) -> None:
-    """The file is there whole, on the disk, or as it was before.
+@contextmanager
+def written_whole(file: Path, *, part: Path) -> Iterator[IO[bytes]]:
+    """A stream to write to; once it is left, the file is there whole, on the disk. Before that it is as it was.
 
     Args:
         part: where it is made, in the same folder; no other writer may use that name.
 
     Raises:
-        OSError: it cannot be written; nothing of it stays.
+        OSError: it cannot be written; nothing of it stays. Likewise if what writes to the stream raises.
     """
     try:
         with part.open("wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)

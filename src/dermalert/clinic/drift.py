@@ -23,7 +23,6 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, contains_eager
 
@@ -213,6 +212,8 @@ def shift_of(name: str, usual: Binned, values: NDArray[np.float64]) -> Shift:
     steps = np.cumsum(usual.counts) / usual.counts.sum() - np.cumsum(now) / now.sum()
     distance = float(np.abs(steps).max())
     pairs = usual.counts.sum() * now.sum() / (usual.counts.sum() + now.sum())
+    from scipy import stats  # takes a second, which no start of the service should wait for
+
     p = float(stats.kstwo.sf(distance, max(1, round(pairs)))) if distance > 0 else 1.0
     return Shift(name, stability(usual.counts, now), distance, p, usual.counts, now, usual.edges)
 
@@ -224,6 +225,8 @@ def shift_of_diagnoses(usual: NDArray[np.int64], now: NDArray[np.int64]) -> Shif
     rare = expected < _EXPECTED
     cells = np.array([[*each[~rare], each[rare].sum()] for each in (usual, now)])
     cells = cells[:, cells.sum(axis=0) > 0]
+    from scipy import stats
+
     p = float(stats.chi2_contingency(cells, correction=False).pvalue) if cells.shape[1] > 1 else 1.0
     return Shift(DIAGNOSES, stability(usual, now), distance, p, usual, now, np.empty(0))
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermalert.disk import sync_folder, write_whole
+from dermalert.disk import sync_folder, written_whole
 from dermalert.errors import Damaged, NoRoom
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -100,4 +100,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(file: Path, data: bytes) -> None:
-    write_whole(file, data, part=file.with_name(f"{file.name}.{secrets.token_hex(8)}{_PART}"))
+    with written_whole(file, part=file.with_name(f"{file.name}.{secrets.token_hex(8)}{_PART}")) as stream:
+        stream.write(data)

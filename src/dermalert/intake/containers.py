@@ -75,8 +75,20 @@ def what_else(data: bytes) -> tuple[str, str]:
     )
 
 
-def jpeg_scans_and_end(data: bytes) -> tuple[int, int | None]:
-    """How many scans a JPEG has, and the offset behind its end marker; None where the file stops before it."""
+def scans_and_end(data: bytes, format_name: str) -> tuple[int, int]:
+    """How many passes a decoder needs, and the offset behind the picture: the file's end where nothing says."""
+    if format_name == JPEG:
+        return _jpeg_scans_and_end(data)
+    if format_name == PNG:
+        last = data.rfind(b"IEND\xaeB`\x82")
+        return 1, len(data) if last < 0 else last + 8
+    if format_name == WEBP:
+        size = 8 + int.from_bytes(data[4:8], "little")
+        return 1, min(len(data), size + size % 2)
+    return 1, len(data)
+
+
+def _jpeg_scans_and_end(data: bytes) -> tuple[int, int]:
     scans, position = 0, 2
     while (found := _MARKER.search(data, position)) is not None:
         marker, position = data[found.end() - 1], found.end()
@@ -86,18 +98,18 @@ def jpeg_scans_and_end(data: bytes) -> tuple[int, int | None]:
             continue
         scans += marker == _SCAN
         position += max(2, int.from_bytes(data[position : position + 2], "big"))
-    return scans, None
+    return scans, len(data)
 
 
-def hidden_payload(data: bytes, format_name: str) -> str | None:
-    """What a file is besides a picture, if it is a polyglot: a few words, or None.
+def hidden_payload(data: bytes, end: int) -> str | None:
+    """What a file is besides a picture that ends at `end`, if it is a polyglot: a few words, or None.
 
     Bytes behind a picture are common and harmless: second frames, gain maps, makers' notes. Only what another
     program would open or run is told.
     """
     if _is_zip(data):
         return "a ZIP archive"
-    tail = data[_end_of(data, format_name) :]
+    tail = data[end:]
     if tail.lstrip(b"\0 \r\n\t").startswith(_PROGRAM):
         return "an archive or a program behind the picture"
     if _SCRIPT.search(data, 0, _HEAD) or _SCRIPT.search(tail):
@@ -112,16 +124,3 @@ def _is_zip(data: bytes) -> bool:
         return False
     size = int.from_bytes(data[record + 12 : record + 16], "little")
     return size <= record and data.startswith(b"PK\x01\x02", record - size)
-
-
-def _end_of(data: bytes, format_name: str) -> int:
-    """The offset behind the picture, or the file's end where the format does not say."""
-    if format_name == JPEG:
-        return jpeg_scans_and_end(data)[1] or len(data)
-    if format_name == PNG:
-        last = data.rfind(b"IEND\xaeB`\x82")
-        return len(data) if last < 0 else last + 8
-    if format_name == WEBP:
-        size = 8 + int.from_bytes(data[4:8], "little")
-        return min(len(data), size + size % 2)
-    return len(data)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from dermalert.errors import BrokenPicture, MissingExtra, NotAPicture, RefusedFile, TooLarge, Unreadable
-from dermalert.intake.containers import HEIF, JPEG, format_of, hidden_payload, jpeg_scans_and_end, what_else
+from dermalert.intake.containers import HEIF, JPEG, format_of, hidden_payload, scans_and_end, what_else
 
 EXTENSIONS: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".heic", ".heif"}
@@ -228,7 +228,7 @@ def _decode(
     data: bytes, path: str | Path, sizes: Sequence[tuple[int, int] | None], limits: Limits
 ) -> tuple[Picture, ...]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library in this process may have asked for half pictures
-    name = _checked_format(data, path, limits)
+    name, scans = _checked_format(data, path, limits)
     with Image.open(_Timed(data, limits.max_seconds), formats=(name,)) as image:
         frames = int(getattr(image, "n_frames", 1))
         _check_header(image, path, frames, limits)
@@ -236,7 +236,7 @@ def _decode(
         turn = _orientation(image) if name == JPEG else 1
         stored = image.size
         if name == JPEG:
-            _check_scans(data, path, stored, limits)
+            _check_scans(scans, path, stored, limits)
             image.decodermaxblock = _BLOCK
             _draft(image, turn, sizes)
         image.load()
@@ -257,7 +257,8 @@ def _draft(image: Image.Image, turn: int, sizes: Sequence[tuple[int, int] | None
         image.draft(None, (height, width) if turn in _QUARTER_TURNS else (width, height))
 
 
-def _checked_format(data: bytes, path: str | Path, limits: Limits) -> str:
+def _checked_format(data: bytes, path: str | Path, limits: Limits) -> tuple[str, int]:
+    """The format, and how many passes a decoder needs."""
     if not data:
         raise NotAPicture(path, "it is empty", "Copy it again from the camera.")
     if len(data) > limits.max_bytes:
@@ -266,11 +267,12 @@ def _checked_format(data: bytes, path: str | Path, limits: Limits) -> str:
     name = format_of(data)
     if name is None:
         raise NotAPicture(path, *what_else(data))
-    if payload := hidden_payload(data, name):
+    scans, end = scans_and_end(data, name)
+    if payload := hidden_payload(data, end):
         raise NotAPicture(path, f"it is a {name} and {payload} in one", "Save the picture anew and give that.")
     if name == HEIF:
         _register_heif(path)
-    return name
+    return name, scans
 
 
 def _register_heif(path: str | Path) -> None:
@@ -295,8 +297,7 @@ def _check_header(image: Image.Image, path: str | Path, frames: int, limits: Lim
         raise TooLarge(path, reason, "Export the frame that shows the lesion.")
 
 
-def _check_scans(data: bytes, path: str | Path, size: tuple[int, int], limits: Limits) -> None:
-    scans, _ = jpeg_scans_and_end(data)
+def _check_scans(scans: int, path: str | Path, size: tuple[int, int], limits: Limits) -> None:
     if scans > _MAX_SCANS or scans * size[0] * size[1] > _MAX_SCANNED * limits.max_pixels:
         reason = f"it is a JPEG of {scans:,} scans, which takes too long to decode"
         raise TooLarge(path, reason, "Save it anew as a plain JPEG.")

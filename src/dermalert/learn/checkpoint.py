@@ -7,39 +7,35 @@ It does not know what the arrays mean.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dermalert.disk import written_whole
 from dermalert.errors import RunError
 
 _ABOUT = "about"
 
 
-def write_whole(file: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes `file` so that a reader, or a crash, meets the old content or the new, nothing between."""
-    aside = file.with_name(file.name + ".partial")
-    with aside.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
-
-
 def write_text(file: Path, text: str) -> None:
-    """`write_whole` for text, in UTF-8."""
-    write_whole(file, lambda stream: stream.write(text.encode("utf-8")))
+    """Writes text, in UTF-8."""
+    with written_whole(file, part=_aside(file)) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
     """Writes arrays and a JSON object into one uncompressed .npz."""
     note = np.frombuffer(json.dumps(about).encode("utf-8"), dtype=np.uint8)
-    write_whole(file, lambda stream: np.savez(stream, allow_pickle=False, **arrays, **{_ABOUT: note}))
+    with written_whole(file, part=_aside(file)) as stream:
+        np.savez(stream, allow_pickle=False, **arrays, **{_ABOUT: note})
+
+
+def _aside(file: Path) -> Path:
+    return file.with_name(file.name + ".partial")
 
 
 def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

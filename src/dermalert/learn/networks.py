@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dermalert.errors import RunError
-from dermalert.learn.backbones import applications
-from dermalert.learn.backbones import mobilenetv2 as packaged
+from dermalert.learn.backbones import applications, inverted, mobilenetv2
+from dermalert.learn.backbones.efficientnetlite import LITE0, LITE2
 from dermalert.learn.backend import backend
 from dermalert.learn.prepare import preparation_layers
 from dermalert.learn.recipes import Recipe
 
 _KERAS = "keras/"
+_INVERTED = {each.name: each for each in (mobilenetv2.MOBILENETV2, LITE0, LITE2)}
 _STAGES = 4  # that a network of keras.applications is cut into
 _HEAD_SEED = 4
 
@@ -56,7 +57,7 @@ def stages(model: Any) -> tuple[tuple[Any, ...], ...]:
     backbone = _backbone(model)
     if backbone is None:
         return (tuple(model.trainable_variables),)
-    groups = _by_resolution(backbone) if backbone.name == packaged.NAME else _by_depth(backbone)
+    groups = _by_resolution(backbone) if has_stages(backbone) else _by_depth(backbone)
     inside = {id(variable) for variable in backbone.trainable_variables}
     head = tuple(variable for variable in model.trainable_variables if id(variable) not in inside)
     return (head, *reversed(groups))
@@ -86,8 +87,11 @@ def divided(model: Any, frozen_stages: int) -> tuple[Any, Any]:
         RunError: the network has no such stages to freeze.
     """
     backbone = _backbone(model)
-    if backbone is None or backbone.name != packaged.NAME or not 0 < frozen_stages < packaged.STAGES:
-        raise RunError(f"Only mobilenetv2 can leave its lowest stages as they are, 1 to {packaged.STAGES - 1} of them.")
+    if backbone is None or not has_stages(backbone) or not 0 < frozen_stages < inverted.STAGES:
+        raise RunError(
+            f"Only {', '.join(_INVERTED)} can leave their lowest stages as they are, "
+            f"1 to {inverted.STAGES - 1} of them."
+        )
     keras, tf = backend()
     names = [layer.name for layer in backbone.layers]
     last = max(place for place, name in enumerate(names) if name.startswith(f"stage{frozen_stages}_"))
@@ -109,6 +113,11 @@ def divided(model: Any, frozen_stages: int) -> tuple[Any, Any]:
     return tf.function(trunk, reduce_retracing=True), keras.Model(features, maps)
 
 
+def has_stages(backbone: Any) -> bool:
+    """Whether the layers of a backbone say in their names which of five stages they belong to."""
+    return backbone.name in {each.model_name for each in _INVERTED.values()}
+
+
 def as_scored(model: Any, views: int) -> Any:
     """The model that scores: `model` itself, or the mean of its logits over the picture and its mirror images.
 
@@ -124,7 +133,7 @@ def as_scored(model: Any, views: int) -> Any:
 
 
 def _check(recipe: Recipe) -> None:
-    known = ("plain-cnn", "mobilenetv2")
+    known = ("plain-cnn", *_INVERTED)
     if recipe.network not in known and not recipe.network.startswith(_KERAS):
         raise RunError(
             f"There is no network {recipe.network!r}. Known: {', '.join(known)}, and keras/NAME for any of "
@@ -132,6 +141,10 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.network == "plain-cnn" and recipe.weights != "none":
         raise RunError(f"plain-cnn starts from nothing: its weights are 'none', not {recipe.weights!r}.")
+    if recipe.network in (LITE0.name, LITE2.name) and recipe.weights == "imagenet":
+        raise RunError(
+            f"The package holds no weights of {recipe.network}. Give a file that {LITE0.made_by} made, or 'none'."
+        )
     if recipe.precision == "auto":
         raise RunError("Decide the precision before building: train.fastest_precision measures it.")
 
@@ -148,7 +161,7 @@ def _features(pixels: Any, recipe: Recipe) -> Any:
     if recipe.network == "plain-cnn":
         return _plain_cnn(pixels, recipe)
     layers = backend().keras.layers
-    maps = _mobilenetv2(pixels, recipe) if recipe.network == "mobilenetv2" else _application(pixels, recipe)
+    maps = _inverted(pixels, recipe) if recipe.network in _INVERTED else _application(pixels, recipe)
     # In float32 whatever the precision: a mean over many bfloat16 values would lose what tells them apart.
     pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(maps)
     return layers.Dropout(recipe.dropout, seed=recipe.seed, dtype="float32")(pooled) if recipe.dropout else pooled
@@ -175,10 +188,13 @@ def _plain_cnn(pixels: Any, recipe: Recipe) -> Any:
     return layers.Dense(128, activation="relu", kernel_initializer=_glorot(recipe, 3), dtype=policy)(flat)
 
 
-def _mobilenetv2(pixels: Any, recipe: Recipe) -> Any:
-    network = packaged.mobilenetv2(pixels.shape[1:], policy=_policy(recipe), seed=recipe.seed)
-    if recipe.weights != "none":
-        packaged.load(network, None if recipe.weights == "imagenet" else Path(recipe.weights))
+def _inverted(pixels: Any, recipe: Recipe) -> Any:
+    architecture = _INVERTED[recipe.network]
+    network = inverted.build(architecture, pixels.shape[1:], policy=_policy(recipe), seed=recipe.seed)
+    if recipe.weights == "imagenet":
+        mobilenetv2.load(network)
+    elif recipe.weights != "none":
+        inverted.load(network, architecture, Path(recipe.weights), recipe.weights)
     return network(pixels)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dermalert.learn.backbones import mobilenetv2 as packaged
+from dermalert.learn import networks
 from dermalert.learn.backend import backend
 
-TEXTURED = (2, 3, 4)  # stages of mobilenetv2: between the edges of the first and the diagnoses of the last
+TEXTURED = (2, 3, 4)  # of five stages: between the edges of the first and the diagnoses of the last
 
 
 def for_export(model: Any) -> Any:
@@ -27,8 +27,8 @@ def for_export(model: Any) -> Any:
         `evidence` (N, h, w, C): class activation maps, the features before pooling times the head's kernel (Zhou et
         al., "Learning deep features for discriminative localization", CVPR 2016). The logits are their mean over space
         plus the head's bias.
-        `texture` (N, T), of mobilenetv2: mean and standard deviation over space of what stages 2, 3 and 4 give, where
-        weights stay near ImageNet's.
+        `texture` (N, T), of a network of inverted residuals: mean and standard deviation over space of what stages 2,
+        3 and 4 give, where weights stay near ImageNet's.
         A network that does not end in global average pooling and one dense layer, or that scores several views of a
         picture, gives logits alone.
     """
@@ -46,10 +46,10 @@ def for_export(model: Any) -> Any:
 
 
 def _maps(model: Any) -> tuple[Any, list[Any]]:
-    """The features before pooling, and what the textured stages give; empty of another network than mobilenetv2."""
+    """The features before pooling, and what the textured stages give; empty of a network without such stages."""
     place = [layer.name for layer in model.layers].index("pooled") - 1
     backbone = model.layers[place]
-    if backbone.name != packaged.NAME:
+    if not networks.has_stages(backbone):
         return backbone.output, []
     ends = {layer.name.split("_")[0]: layer.output for layer in backbone.layers}  # the last of each stage stays
     lower = [ends[f"stage{stage}"] for stage in TEXTURED]

@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from dermalert import __version__
+from dermalert.disk import written_whole
 from dermalert.errors import ClusterError, MissingExtra
 from dermalert.intake.decode import DEFAULT_LIMITS, Limits
 from dermalert.intake.given import Found
@@ -127,15 +128,8 @@ class _Worker:
 
 def write_part(findings: list[Finding], classes: tuple[str, ...], file: Path) -> None:
     """Writes a file of findings whole or not at all; of two that write the same one, the last counts."""
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with part.open("wb") as stream:
-            pq.write_table(table_of(findings, classes), stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(file, part=file.with_name(f".{file.name}.{uuid.uuid4().hex}")) as stream:
+        pq.write_table(table_of(findings, classes), stream, compression="zstd")
 
 
 # Ray

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from dermalert.disk import sync_folder, write_whole
+from dermalert.disk import sync_folder, written_whole
 from dermalert.errors import OutputError, RefusedFile, printable
 from dermalert.intake.given import Found
 from dermalert.score.batch import Finding
@@ -326,7 +326,8 @@ def _locked(part: Path) -> int | None:
 
 
 def _write(file: Path, content: bytes) -> None:
-    write_whole(file, content, part=file.with_name(f"{file.name}.tmp"))
+    with written_whole(file, part=file.with_name(f"{file.name}.tmp")) as stream:
+        stream.write(content)
 
 
 def _give_name(part: Path, out: Path) -> None:

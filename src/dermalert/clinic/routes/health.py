@@ -27,6 +27,10 @@ class Ready(BaseModel):
     ready: bool
     database: bool = Field(description="Whether the database answers.")
     disk: bool = Field(description="Whether there is room for pictures.")
+    model: bool = Field(
+        description="Whether the bundle in its folder is the one in use. If not, pictures are still taken: they are "
+        "scored by the one before, or wait. The log says why."
+    )
 
 
 @router.get("/healthz", summary="Whether the process answers")
@@ -41,4 +45,4 @@ def readyz(response: Response, service: Here) -> Ready:
     database = service.store.healthy()
     disk = shutil.disk_usage(service.settings.data).free >= LEAST_ROOM
     response.status_code = 200 if database and disk else 503
-    return Ready(ready=database and disk, database=database, disk=disk)
+    return Ready(ready=database and disk, database=database, disk=disk, model=service.models.problem is None)

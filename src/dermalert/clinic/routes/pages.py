@@ -6,13 +6,15 @@ search) travels in the address, so that a case knows its neighbours; what is sea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy.orm import Session
 
 from dermalert.clinic import queue, wording, worklist
 from dermalert.clinic.access import allow
@@ -177,12 +179,8 @@ def add_note(
     text: Annotated[str, Form(max_length=2 * worklist.LONGEST_NOTE)] = "",
 ) -> Response:
     """Adds a note."""
-    try:
-        with service.store.session() as session:
-            worklist.note(session, visitor.name, id, text.replace("\x00", ""))
-    except DataError as error:
-        return _not_recorded(request, service, visitor, id, place, error)
-    return RedirectResponse(place.address(f"/cases/{id}", told="noted"), 303)
+    words = text.replace("\x00", "")
+    return _record(request, service, visitor, id, place, "noted", partial(worklist.note, text=words))
 
 
 @router.post("/cases/{id}/histology")
@@ -195,35 +193,25 @@ def add_histology(
     diagnosis: Annotated[str, Form(max_length=60)] = "",
 ) -> Response:
     """Records what the pathologist found."""
-    try:
-        with service.store.session() as session:
-            worklist.histology(session, visitor.name, id, diagnosis)
-    except DataError as error:
-        return _not_recorded(request, service, visitor, id, place, error)
-    return RedirectResponse(place.address(f"/cases/{id}", told="histology"), 303)
+    found = partial(worklist.histology, diagnosis=diagnosis)
+    return _record(request, service, visitor, id, place, "histology", found)
 
 
 @router.post("/cases/{id}/close")
 def close(id: str, request: Request, service: Here, visitor: Reader, place: At) -> Response:  # noqa: A002
     """Closes a case without histology."""
-    try:
-        with service.store.session() as session:
-            worklist.close(session, visitor.name, id)
-    except DataError as error:
-        return _not_recorded(request, service, visitor, id, place, error)
-    return RedirectResponse(place.address(f"/cases/{id}", told="closed"), 303)
+    return _record(request, service, visitor, id, place, "closed", worklist.close)
 
 
 @router.post("/cases/{id}/requeue")
 def requeue(id: str, request: Request, service: Here, visitor: Reader, place: At) -> Response:  # noqa: A002
     """Has a failed case scored again."""
-    try:
-        with service.store.session() as session:
-            worklist.case_of(session, id)
-            queue.requeue(session, visitor.name, id, now())
-    except (DataError, ClinicError) as error:
-        return _not_recorded(request, service, visitor, id, place, error)
-    return RedirectResponse(place.address(f"/cases/{id}", told="requeued"), 303)
+
+    def again(session: Session, actor: str, case: str) -> None:
+        worklist.case_of(session, case)
+        queue.requeue(session, actor, case, now())
+
+    return _record(request, service, visitor, id, place, "requeued", again)
 
 
 @router.get("/upload")
@@ -316,6 +304,24 @@ def _case(
         references=service.references,
         diagnoses=NAMES,
     )
+
+
+def _record(
+    request: Request,
+    service: Service,
+    visitor: Visitor,
+    id_: str,
+    place: Place,
+    told: str,
+    change: Callable[[Session, str, str], object],
+) -> Response:
+    """Makes a change in the name of the visitor and shows the case: with a word of it, or with what was wrong."""
+    try:
+        with service.store.session() as session:
+            change(session, visitor.name, id_)
+    except (DataError, ClinicError) as error:
+        return _not_recorded(request, service, visitor, id_, place, error)
+    return RedirectResponse(place.address(f"/cases/{id_}", told=told), 303)
 
 
 def _not_recorded(
