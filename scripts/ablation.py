@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermalert.bundle.export import export_onnx
+from dermalert.bundle.format import Bundle
 from dermalert.intake.manifest import Manifest
 from dermalert.judge.categories import in_categories
 from dermalert.judge.intervals import group_bootstrap, paired_difference
@@ -120,7 +121,8 @@ def main() -> None:
         found = trained(name, arm, recipe, shots, teachers)
         write_arrays(file, found, {"arm": {**asdict(arm), "epochs": asked.epochs}})
     shots = gather(pooled, RELEASE, asked.cache or asked.release.parent / "decoded")
-    write_text(asked.out / "ablation.json", json.dumps(judged(asked.out, known, shots), indent=2))
+    prior = Bundle.load(asked.release / "bundle").prevalence
+    write_text(asked.out / "ablation.json", json.dumps(judged(asked.out, known, shots, prior), indent=2))
 
 
 # Training
@@ -169,7 +171,7 @@ class _Lesson:
         keras, tf = backend()
         self.model = networks.build(replace(recipe, size=(arm.shown, arm.shown)), len(NAMES))
         self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
-        self._upper = keras.Model(upper.input, [upper.get_layer("pooled").output, upper.output])
+        self._upper = _with_pooled(upper)
         self._stages, self._rates = networks.learning(self.model, recipe)
         self._optimizers = [keras.optimizers.Adam(1e-3) for _ in self._stages]
         for optimizer, stage in zip(self._optimizers, self._stages, strict=True):
@@ -247,6 +249,16 @@ class _Lesson:
         return logits_of(Engine(bare(graph, recipe, NAMES)), shots.pixels, np.arange(len(shots.pixels)))
 
 
+def _with_pooled(upper: Any) -> Any:
+    """A model that gives its pooled features too."""
+    keras = backend().keras
+    pooled, values = None, (given := keras.Input(upper.input_shape[1:]))
+    for layer in upper.layers[1:]:
+        values = layer(values)
+        pooled = values if layer.name == "pooled" else pooled
+    return keras.Model(given, [pooled, values])
+
+
 def _reversed(values: Any, strength: float) -> Any:
     """The values; their gradient comes back reversed."""
     tf = backend().tf
@@ -256,15 +268,19 @@ def _reversed(values: Any, strength: float) -> Any:
 # Judging
 
 
-def judged(folder: Path, known: Mapping[str, Arm], shots: Photographs) -> dict[str, Any]:
-    """Figures of the arms that are there, with intervals over lesions, and their differences from the first."""
+def judged(folder: Path, known: Mapping[str, Arm], shots: Photographs, prior: Mapping[str, float]) -> dict[str, Any]:
+    """Figures of the arms that are there, with intervals over lesions, and their differences from the first.
+
+    Args:
+        prior: how common each class is, by which logits become probabilities: they were learnt without.
+    """
     told: dict[str, Any] = {}
     first: dict[str, Scores] = {}
     for name, arm in known.items():
         if not (folder / f"{name}.npz").exists():
             continue
         found, about = read_arrays(folder / f"{name}.npz")
-        views = views_of(found, shots)
+        views = views_of(found, shots, np.log([prior[each] for each in NAMES]))
         first = first or views
         told[name] = {
             "words": arm.words,
@@ -276,18 +292,20 @@ def judged(folder: Path, known: Mapping[str, Arm], shots: Photographs) -> dict[s
     return told
 
 
-def views_of(found: Mapping[str, NDArray[np.float32]], shots: Photographs) -> dict[str, Scores]:
+def views_of(
+    found: Mapping[str, NDArray[np.float32]], shots: Photographs, prior: NDArray[np.float64]
+) -> dict[str, Scores]:
     """Fold 1, by collection too, and each collection by the network that learnt from nothing of it."""
     fold = shots.parts == LEFT_OUT
     rows = {LEFT_OUT: (LEFT_OUT, fold)}
     for name in sorted(set(shots.collections)):
         rows[f"{LEFT_OUT}, {name}"] = (LEFT_OUT, fold & (shots.collections == name))
         rows[f"{name}, never seen"] = (f"without {name}", shots.alone(name))
-    return {view: shots.scores(kept, _softmax(found[key][kept])) for view, (key, kept) in rows.items()}
+    return {view: shots.scores(kept, _softmax(found[key][kept] + prior)) for view, (key, kept) in rows.items()}
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
