@@ -38,7 +38,7 @@ NOISE = 4.0  # standard deviation, of 255
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--count", type=int, default=96, help="pictures of each size")
+    parser.add_argument("--count", type=int, default=48, help="pictures of each size")
     parser.add_argument("--quick", action="store_true", help="two pictures, and nothing is written")
     asked = parser.parse_args()
     count, sizes = (2, SIZES[:1]) if asked.quick else (asked.count, SIZES)
@@ -50,7 +50,8 @@ def main() -> None:
     text = f"{count} JPEGs ({kind}) of each size.\n\n{table(head, rows)}"
     print(text)
     if not asked.quick:
-        how = f"`python benchmarks/draft.py`. {measured_on('pillow', 'onnxruntime')}"
+        given = "" if asked.data is None else f" --data {asked.data.parent.name}/{asked.data.name}"
+        how = f"`python benchmarks/draft.py{given}`. {measured_on('pillow', 'onnxruntime')}"
         write_section("draft", f"## Decoding a JPEG at a fraction\n\n{how} {text}")
 
 
