@@ -50,8 +50,8 @@ class Recipe:
 
     Attributes:
         name: what `--recipe` calls it.
-        network: a name that `networks.build` knows: `plain-cnn`, `mobilenetv2`, or `keras/NAME` for any model of
-            `keras.applications`.
+        network: a name that `networks.build` knows: `plain-cnn`, `mobilenetv2`, `efficientnet-lite0`,
+            `efficientnet-lite2`, or `keras/NAME` for any model of `keras.applications`.
         summary: what it is for, in one sentence.
         weights: what the backbone starts from: `none` (chance), `imagenet`, or the path of a weights file.
         size: width and height in pixels of the pictures that the network sees.
