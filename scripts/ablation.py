@@ -2,7 +2,7 @@
 
     dermalert release isic9/ --pool ham10000/ --pool isic2017/ --others photographs/ --out runs/release
     python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz
-    python scripts/results.py runs/release runs/held-out --ablation runs/ablation > docs/results.md
+    python scripts/results.py runs/release runs/held-out runs/ablation > docs/results.md
 
 Comes in: a finished release, for its photographs, their division and, as teachers, its networks' logits. Goes out, for
 each arm: the logits of three networks. One leaves out fold 1, and two a collection each; they start at ImageNet's
