@@ -242,7 +242,9 @@ def main() -> None:
     said = "\n\n".join(text)
     print(said)
     if not asked.quick:
-        how = f"`python benchmarks/audit.py`{' with imagededup' if asked.imagededup else ''}, medians of {rounds}."
+        given = "" if asked.data is None else f" --data {asked.data.parent.name}/{asked.data.name}"
+        told = f"`python benchmarks/audit.py --count {count}{given}`{' with imagededup' if asked.imagededup else ''}"
+        how = f"{told}, medians of {rounds}."
         measured = measured_on("numpy", "pillow", "cleanvision", "imagehash")
         write_section("audit", f"## The audit\n\n{how} {measured}\n\n{said}")
 

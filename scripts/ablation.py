@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path, help="the run folder of a finished release")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lite0", type=Path, help="weights that scripts/convert_lite.py made")
     parser.add_argument("--lite2", type=Path, help="likewise")
     parser.add_argument("--only", action="append", help="an arm to train; may be given again; by default all")
