@@ -19,7 +19,6 @@ from dermalert.score.engine import Engine
 from dermalert.taxonomy import MELANOMA, NAMES, label_of
 
 HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared" / "data"
 KNOWN = json.loads((HERE / "shipped.json").read_text())
 
 
@@ -64,17 +63,16 @@ def test_logits_are_the_mean_of_the_evidence(engine: Engine) -> None:
     assert np.ptp(bias, axis=0).max() < 1e-3
 
 
-def held_out() -> list[tuple[Path, str, str]]:
+def held_out(data: Path) -> list[tuple[Path, str, str]]:
     """Path, what the label is called, and lesion of each HAM10000 photograph that nothing was fitted on."""
     kept = set(KNOWN["held_out"])
-    with (SHARED / "ham10000" / "metadata.csv").open(newline="", encoding="utf-8") as stream:
+    with (data / "ham10000" / "metadata.csv").open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if int(row["image_id"].removeprefix("ISIC_")) in kept]
-    return [(SHARED / "ham10000" / "images" / f"{r['image_id']}.jpg", r["dx"], r["lesion_id"]) for r in rows]
+    return [(data / "ham10000" / "images" / f"{r['image_id']}.jpg", r["dx"], r["lesion_id"]) for r in rows]
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real pictures are not here: its held-out figures go unchecked")
-def test_its_held_out_figures_are_what_the_results_say(engine: Engine) -> None:
-    pictures = held_out()
+def test_its_held_out_figures_are_what_the_results_say(engine: Engine, shared_data: Path) -> None:
+    pictures = held_out(shared_data)
     pixels = np.stack([load(path, size=engine.bundle.size).pixels for path, _, _ in pictures])
     probabilities = np.concatenate([engine.probabilities(block) for block in np.array_split(pixels, 30)])
     truth = np.array([[name in label_of(word).stands_for for name in NAMES] for _, word, _ in pictures])
