@@ -35,6 +35,7 @@ from tqdm import tqdm
 from dermalert.bundle.export import export_onnx
 from dermalert.bundle.format import Bundle
 from dermalert.intake.manifest import Manifest
+from dermalert.judge.calibration import Calibration
 from dermalert.judge.categories import in_categories
 from dermalert.judge.intervals import group_bootstrap, paired_difference
 from dermalert.judge.metrics import macro_auc, roc_auc
@@ -43,8 +44,10 @@ from dermalert.learn import balance, networks
 from dermalert.learn.augment import Augmented, Augmenter
 from dermalert.learn.backend import backend
 from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
+from dermalert.learn.members import rate_at, turns
 from dermalert.learn.pipeline import batches
 from dermalert.learn.recipes import RELEASE, Recipe
+from dermalert.learn.step import coarse_losses
 from dermalert.score.engine import Engine
 from dermalert.stages.gathering import Photographs, gather
 from dermalert.stages.training import bare, logits_of
@@ -53,7 +56,6 @@ from dermalert.taxonomy import MELANOMA, NAMES
 LEFT_OUT = "fold 1"
 BASE = "as released"
 ROBUST_STEP = 0.01  # eta of the group weights
-_NEVER = -1e9
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,7 @@ def trained(
         done = 0
         with tqdm(total=len(order), desc=f"{name} {number}/{recipe.epochs}", unit="picture") as bar:
             for rows, made in batches(shots.pixels, order, recipe.batch_size, change=change):
-                progress = (number - 1 + done / len(order)) / recipe.epochs
-                rate = recipe.learning_rate * min(1.0, progress / 0.03) * (1 + math.cos(math.pi * progress)) / 2
+                rate = rate_at(recipe, (number - 1 + done / len(order)) / recipe.epochs)
                 features = trunk(made.pixels)
                 for lesson in lessons.values():
                     lesson.learn(features, rows, rate)
@@ -180,13 +181,11 @@ class _Lesson:
         self._adversary = keras.Sequential([keras.Input((1280,)), keras.layers.Dense(len(names))])
         self._against = keras.optimizers.Adam(1e-3)
         self._against.build(self._adversary.trainable_variables)
-        _, turns, counts = np.unique(shots.strata[rows], return_inverse=True, return_counts=True)
-        shares = balance.likeliest_shares(shots.allowed[rows], 1 / np.sqrt(counts[turns]))
+        shares = balance.likeliest_shares(shots.allowed[rows], turns(shots.strata[rows]))
         self._offset = tf.constant(np.log(shares + 1e-4).astype(np.float32))
         self._mine = np.isin(np.arange(len(shots.allowed)), rows)
         self._allowed = shots.allowed.astype(np.float32)
-        self._taught = np.exp(teacher - teacher.max(axis=1, keepdims=True))
-        self._taught /= self._taught.sum(axis=1, keepdims=True)
+        self._taught = Calibration.none(len(NAMES)).apply(teacher).astype(np.float32)
         self._group = 2 * self._source + shots.allowed[:, NAMES.index(MELANOMA)]
         self._heavy = np.ones(2 * len(names))
         self._arm = arm
@@ -219,9 +218,7 @@ class _Lesson:
         flat = [variable for stage in self._stages for variable in stage]
         with tf.GradientTape() as tape:
             pooled, logits = self._upper(features, training=True)
-            moved = logits + self._offset
-            every = tf.reduce_logsumexp(moved, axis=1)
-            losses = every - tf.reduce_logsumexp(tf.where(allowed > 0, moved, _NEVER), axis=1)
+            losses = coarse_losses(logits + self._offset, allowed)
             objective = (1 - arm.teacher) * tf.reduce_mean(weights * losses)
             if arm.teacher:
                 from_teacher = tf.nn.softmax_cross_entropy_with_logits(labels=taught, logits=logits)
@@ -280,7 +277,7 @@ def judged(folder: Path, known: Mapping[str, Arm], shots: Photographs, prior: Ma
         if not (folder / f"{name}.npz").exists():
             continue
         found, about = read_arrays(folder / f"{name}.npz")
-        views = views_of(found, shots, np.log([prior[each] for each in NAMES]))
+        views = views_of(found, shots, Calibration(1.0, tuple(math.log(prior[each]) for each in NAMES)))
         first = first or views
         told[name] = {
             "words": arm.words,
@@ -293,7 +290,7 @@ def judged(folder: Path, known: Mapping[str, Arm], shots: Photographs, prior: Ma
 
 
 def views_of(
-    found: Mapping[str, NDArray[np.float32]], shots: Photographs, prior: NDArray[np.float64]
+    found: Mapping[str, NDArray[np.float32]], shots: Photographs, calibration: Calibration
 ) -> dict[str, Scores]:
     """Fold 1, by collection too, and each collection by the network that learnt from nothing of it."""
     fold = shots.parts == LEFT_OUT
@@ -301,12 +298,7 @@ def views_of(
     for name in sorted(set(shots.collections)):
         rows[f"{LEFT_OUT}, {name}"] = (LEFT_OUT, fold & (shots.collections == name))
         rows[f"{name}, never seen"] = (f"without {name}", shots.alone(name))
-    return {view: shots.scores(kept, _softmax(found[key][kept] + prior)) for view, (key, kept) in rows.items()}
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return {view: shots.scores(kept, calibration.apply(found[key][kept])) for view, (key, kept) in rows.items()}
 
 
 def _auc(scores: Scores) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class _Member:
         self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
         self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
         stages, rates = networks.learning(self.model, recipe)
-        shares = balance.likeliest_shares(allowed[rows], _turns(strata[rows]))
+        shares = balance.likeliest_shares(allowed[rows], turns(strata[rows]))
         offset = np.log(shares + _RARE).astype(np.float32)
         self.step = Step(upper, stages=stages, rates=rates, offset=offset, takes="float32")
         self._learns = np.isin(np.arange(len(allowed)), rows)
@@ -128,7 +128,7 @@ class _Member:
         return made
 
 
-def _turns(strata: Rows) -> NDArray[np.float64]:
+def turns(strata: Rows) -> NDArray[np.float64]:
     """How much each picture counts in what `balance.tempered_order` shows."""
     _, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
     weights: NDArray[np.float64] = 1 / np.sqrt(counts[inverse])
@@ -152,7 +152,7 @@ def _epoch(
     with tqdm(total=len(order), desc=f"epoch {number}/{recipe.epochs}", unit="picture", disable=not progress) as bar:
         done = 0
         for rows, made in batches(pixels, order, recipe.batch_size, change=change):
-            rate = _rate(recipe, (number - 1 + done / len(order)) / recipe.epochs)
+            rate = rate_at(recipe, (number - 1 + done / len(order)) / recipe.epochs)
             features = trunk(made.pixels)
             told += np.sum([member.learn(features, rows, rate) for member in lessons.values()], axis=0)
             if not np.isfinite(told[0]):
@@ -162,7 +162,7 @@ def _epoch(
             bar.update(len(rows))
 
 
-def _rate(recipe: Recipe, progress: float) -> float:
+def rate_at(recipe: Recipe, progress: float) -> float:
     """A short climb, then half a cosine down to 0."""
     return recipe.learning_rate * min(1.0, progress / _WARM_UP) * (1 + math.cos(math.pi * progress)) / 2
 

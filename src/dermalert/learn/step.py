@@ -159,7 +159,7 @@ class Step:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(self._weights[:count])
                 logits = tf.cast(self.model(pixels, training=True), tf.float32) + self._offset
-                losses = share * _loss(logits, own) + (1 - share) * _loss(logits, other)
+                losses = share * coarse_losses(logits, own) + (1 - share) * coarse_losses(logits, other)
                 focused = share * self._hard(logits, own) + (1 - share) * self._hard(logits, other)
                 objective = tf.add_n([tf.reduce_mean(weight * focused), *self.model.losses])
             gradients = tape.gradient(objective, self._weights[:count])
@@ -183,7 +183,7 @@ class Step:
         return [each / total for each in summed[3 + len(averages) :]], (loss, hits)
 
     def _hard(self, logits: Any, allowed: Any) -> Any:
-        losses = _loss(logits, allowed)
+        losses = coarse_losses(logits, allowed)
         return (1 - backend().tf.exp(-losses)) ** FOCUS * losses if self._focal else losses
 
     def _adam(self, gradients: Sequence[Any], steps: Any, rate: Any) -> None:
@@ -206,11 +206,11 @@ class Step:
 
     def _test_graph(self, pixels: Any, own: Any, other: Any, share: Any, weight: Any) -> tuple[Any, Any]:
         logits = backend().tf.cast(self.model(pixels, training=False), "float32") + self._offset
-        losses = share * _loss(logits, own) + (1 - share) * _loss(logits, other)
+        losses = share * coarse_losses(logits, own) + (1 - share) * coarse_losses(logits, other)
         return backend().tf.reduce_sum(weight * losses), _hits(logits, own)
 
 
-def _loss(logits: Any, allowed: Any) -> Any:
+def coarse_losses(logits: Any, allowed: Any) -> Any:
     """float32 (B,): minus the logarithm of the probability of all allowed classes together."""
     tf = backend().tf
     among = tf.reduce_logsumexp(tf.where(allowed > 0, logits, _NEVER), axis=1)
