@@ -6,7 +6,7 @@ OUT    ?= demo-out
 # Up to four workers; each takes whole files, whose tests share what is long in the making.
 TESTS  ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint format types docs sbom audit-deps notebook bench lock clean
+.PHONY: help demo test lint format types docs torch sbom audit-deps notebook bench lock clean
 help:            ## show these targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -41,6 +41,9 @@ format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+torch: $(VENV)/.dev  ## PyTorch, to train on a GPU and for the tests of that; large, so no part of the others
+	$(BIN)/python -m pip install --quiet 'torch>=2.6'
+
 docs: $(VENV)/.dev   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
@@ -59,7 +62,7 @@ bench: $(VENV)/.dev  ## every benchmark, beside what a user would run instead
 lock:            ## pin anew what `make demo`, `make test` and CI install
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra train --extra serve --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/train.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --group build --custom-compile-command 'make lock' pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra serve --extra heic --group build --constraints requirements/dev.txt --custom-compile-command 'make lock' pyproject.toml -o requirements/serve.txt
 
 clean:           ## remove the virtual environment and all that was made

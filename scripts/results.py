@@ -197,6 +197,18 @@ def robustness(told: Told) -> str:
     text = (
         f"## Robustness\n\nMelanoma AUC of {told['pictures']} held-out pictures at five severities; clean: {clean}.\n\n"
     )
+    return text + table(["Corruption", "1", "2", "3", "4", "5"], rows) + refused(told)
+
+
+def refused(told: Told) -> str:
+    if "refused" not in told["clean"]:
+        return ""
+    rows = [
+        [name, *(f"{each['refused']['value']:.1%}" for each in found["severities"])]
+        for name, found in told["corruptions"].items()
+    ]
+    clean = interval(told["clean"]["refused"])
+    text = f"\nWhat share of them the gate refuses, so that a better picture is taken; clean: {clean}.\n\n"
     return text + table(["Corruption", "1", "2", "3", "4", "5"], rows)
 
 

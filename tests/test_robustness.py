@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from dermalert.bundle.format import Bundle
 from dermalert.drawn import draw_table
 from dermalert.drawn.corruptions import CORRUPTIONS, SEVERITIES
 from dermalert.errors import DataError, RefusedFile
@@ -81,6 +82,20 @@ def test_without_an_operating_point_sensitivity_and_specificity_are_left_out():
     assert "Sensitivity" not in section(found).html
 
 
+def test_without_a_gate_nothing_is_said_of_refusing_and_with_one_the_share_is():
+    clean = scores()
+    point = bundle().operating_point
+    assert "Refused" not in section(robustness(clean, same(clean), operating_point=point, resamples=100)).html
+    half = np.arange(60) % 2 == 0
+    refused = {"": half[None], "noise": np.stack([half, *[half | True] * 4]), "hair": np.zeros((5, 60), dtype=bool)}
+    for given in (point, None):
+        found = robustness(clean, same(clean), operating_point=given, refused=refused, resamples=100)
+        assert found.clean["refused"].value == 0.5
+        assert [each["refused"].value for each in found.spoilt["noise"]] == [0.5, 1, 1, 1, 1]
+        assert [each["refused"].value for each in found.spoilt["hair"]] == [0] * 5
+    assert "Refused by the gate" in section(found).html
+
+
 def test_pictures_of_one_kind_alone_are_refused():
     clean = scores(melanomas=0)
     with pytest.raises(DataError, match="one kind alone"):
@@ -136,6 +151,18 @@ def found(drawn) -> Robustness:
 def test_the_same_seed_gives_the_same_figures_whatever_the_number_of_workers(drawn, found):
     again = judge_robustness(Engine(bundle()), *drawn, pictures=6, resamples=100, workers=2)
     assert again.to_json() == found.to_json()
+
+
+def test_the_gate_of_a_bundle_is_asked(drawn):
+    manifest, labelled = drawn
+    shipped = Bundle.shipped()
+    classes = [shipped.classes.index("melanoma" if each else "nevus") for each in labelled.truth[:, 0]]
+    truth = np.eye(len(shipped.classes), dtype=bool)[classes]
+    nine = Scores(labelled.image_ids, shipped.classes, np.full(truth.shape, 1 / 9), truth, labelled.groups)
+    found = judge_robustness(Engine(shipped), manifest, nine, pictures=6, resamples=100, workers=1)
+    defocus = [each["refused"].value for each in found.spoilt["defocus"]]
+    assert defocus[4] > defocus[0]
+    assert "Refused by the gate" in section(found).html
 
 
 def test_every_corruption_is_told_at_every_severity_in_plain_values(found):

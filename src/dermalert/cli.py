@@ -304,6 +304,13 @@ def study(
 @click.option("--out", type=OUT, required=True, help="Folder for the training, bundle/ and metrics.json.")
 @click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's: fewer for a trial.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole epoch.")
+@click.option(
+    "--framework",
+    type=click.Choice(["tensorflow", "torch"]),
+    default="tensorflow",
+    show_default=True,
+    help="What computes: TensorFlow on the processor, or PyTorch on a GPU where there is one.",
+)
 @click.option("--cache", type=OUT, help="Where decoded pictures are kept; default: decoded/ beside OUT.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding threads; default: one a core.")
 @_as_json
@@ -311,7 +318,8 @@ def release(data: Path, out: Path, epochs: int | None, as_json: bool, **options:
     """Make a bundle fit to ship: cross-fitted on several data sets, with figures for cameras it never saw.
 
     Each photograph is judged by a network that did not learn from its lesion, and each collection by one that learnt
-    from none of it; a tenth of the lesions is looked at once. Hours on a CPU; --resume goes on where it stopped.
+    from none of it; a tenth of the lesions is looked at once. Hours on a CPU; --resume goes on where it stopped, with
+    either framework.
 
     \b
     Example:

@@ -1,15 +1,15 @@
 """Robustness: what is left of a model's figures on pictures that light, lens, camera or hands have spoilt.
 
-Comes in: the scores of some pictures, and the probabilities that the model gave the same pictures with each of
-`drawn.corruptions` at five severities. Goes out: a `Robustness`, and the part of the report that shows it. It spoils no
-picture and runs no model: `stages.robustness` does.
+Comes in: the scores of some pictures, the probabilities that the model gave the same pictures with each of
+`drawn.corruptions` at five severities, and which of all these the gate refuses. Goes out: a `Robustness`, and the part
+of the report that shows it. It spoils no picture and runs no model: `stages.robustness` does.
 
 All figures are computed over the same resampled lesions, so a change is judged against the very pictures it came from.
 
 `robustness` in `metrics.json`, format 1 (a figure is as in `evaluation`):
 
     format, resamples, seed, pictures, groups, melanomas
-    clean                                 figures auc, balanced_accuracy, sensitivity, specificity
+    clean                                 figures auc, balanced_accuracy, sensitivity, specificity, refused
     mean_auc                              by severity, 1 to 5: the mean over all corruptions
     corruptions.<name>                    cause, unit, and a list of five: severity, level, the figures, auc_change
 """
@@ -36,7 +36,7 @@ from dermalert.judge.wording import Measure, Row, measure
 
 FORMAT_VERSION = 1
 AT = 3  # the severity that the table with all figures shows: common in archives
-FIGURES = ("auc", "balanced_accuracy", "sensitivity", "specificity")
+FIGURES = ("auc", "balanced_accuracy", "sensitivity", "specificity", "refused")
 
 Figures = Mapping[str, Interval]
 
@@ -47,7 +47,8 @@ class Robustness:
 
     Attributes:
         pictures, groups, melanomas: pictures, their lesions, and the pictures of melanomas among them.
-        clean: the `FIGURES` without a corruption; the last two only where there is an operating point.
+        clean: the `FIGURES` without a corruption; sensitivity and specificity only where there is an operating point,
+            and the share that is refused only where there is a gate. The others are of all pictures, refused or not.
         spoilt: for each corruption, those figures and `auc_change` (from `clean`), at severities 1 to 5.
         mean_auc: the mean over all corruptions, at severities 1 to 5.
     """
@@ -81,6 +82,7 @@ def robustness(
     spoilt: Mapping[str, NDArray[np.float64]],
     *,
     operating_point: OperatingPoint | None,
+    refused: Mapping[str, NDArray[np.bool_]] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Robustness:
@@ -90,6 +92,8 @@ def robustness(
         clean: of the pictures as they are.
         spoilt: for each corruption, the probabilities of the same pictures at severities 1 to 5, float64 (5, N, C).
         operating_point: the threshold of sensitivity and specificity; None to judge none.
+        refused: for each corruption, which pictures the gate refuses at severities 1 to 5, bool (5, N), and as `""`
+            those without a corruption, bool (1, N); None without a gate.
 
     Raises:
         DataError: no picture of a melanoma, or none that is none; or probabilities that do not fit.
@@ -101,10 +105,15 @@ def robustness(
         )
     _check(clean, spoilt)
     threshold = operating_point.threshold if operating_point else None
-    names = FIGURES if operating_point else FIGURES[:2]
-    bare = _Draws.of(clean, threshold, resamples, seed)
+    lacking = {*(() if operating_point else FIGURES[2:4]), *(() if refused else FIGURES[4:])}
+    names = tuple(name for name in FIGURES if name not in lacking)
+
+    def draws(scores: Scores, name: str, severity: int) -> _Draws:
+        return _Draws.of(scores, threshold, refused[name][severity] if refused else None, resamples, seed)
+
+    bare = draws(clean, "", 0)
     found = {
-        name: [_Draws.of(replace(clean, probabilities=each), threshold, resamples, seed) for each in by_severity]
+        name: [draws(replace(clean, probabilities=each), name, i) for i, each in enumerate(by_severity)]
         for name, by_severity in spoilt.items()
     }
     return Robustness(
@@ -138,7 +147,9 @@ class _Draws:
     lesions: tuple[int, ...]
 
     @classmethod
-    def of(cls, scores: Scores, threshold: float | None, resamples: int, seed: int) -> _Draws:
+    def of(
+        cls, scores: Scores, threshold: float | None, refused: NDArray[np.bool_] | None, resamples: int, seed: int
+    ) -> _Draws:
         melanoma = scores.melanoma()
         # A copy whose groups are the row numbers tells which rows the question kept.
         rows = replace(scores, groups=np.arange(len(scores), dtype=np.int64)).melanoma().groups
@@ -150,9 +161,13 @@ class _Draws:
             if threshold is not None:
                 counts = metrics.at_threshold(melanoma, threshold, kept)
                 columns += [counts.sensitivity, counts.specificity]
+            if refused is not None:
+                columns.append(weights @ refused / weights.sum(axis=-1))
             return np.stack(columns, axis=-1)
 
-        lesions = [len(np.unique(melanoma.groups[part])) for part in (melanoma.positive, ~melanoma.positive)]
+        parts = (melanoma.positive, ~melanoma.positive) if threshold is not None else ()
+        lesions = [len(np.unique(melanoma.groups[part])) for part in parts]
+        lesions += [] if refused is None else [len(np.unique(scores.groups))]
         draws = bootstrap_draws(figures, scores.groups, resamples=resamples, seed=seed)
         return cls(figures(np.ones(len(scores))), draws, (0, 0, *lesions))
 
@@ -197,6 +212,7 @@ def section(found: Robustness) -> page.Section:
             charts=[(f"{name}.", _caption(name), _chart(found, name, low)) for name in found.spoilt],
             severities=[f"Severity {severity}" for severity in SEVERITIES],
             by_severity=_auc_rows(found),
+            refused=_refused_rows(found),
             columns=_columns(found),
             at_severity=_rows_at(found),
         ),
@@ -221,6 +237,14 @@ def _chart(found: Robustness, name: str, low: float) -> Markup:
 def _auc_rows(found: Robustness) -> list[Row]:
     rows = [Row(name, "", [_cell(each["auc"]) for each in by_severity]) for name, by_severity in found.spoilt.items()]
     return [Row("mean of all", "", [_cell(each) for each in found.mean_auc]), *rows]
+
+
+def _refused_rows(found: Robustness) -> list[Row]:
+    if "refused" not in found.clean:
+        return []
+    return [
+        Row(name, "", [_cell(each["refused"]) for each in by_severity]) for name, by_severity in found.spoilt.items()
+    ]
 
 
 def _columns(found: Robustness) -> list[str]:

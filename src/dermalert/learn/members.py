@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermalert.errors import RunError
-from dermalert.learn import balance, networks
+from dermalert.learn import balance, networks, torch_step
 from dermalert.learn.augment import Augmented, Augmenter
 from dermalert.learn.backend import backend
 from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
@@ -60,6 +61,7 @@ def fit_members(
     *,
     shown: tuple[int, int],
     resume: bool = False,
+    framework: str = "tensorflow",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Trains all members, or goes on where `run` stopped.
@@ -74,6 +76,8 @@ def fit_members(
         run: folder for checkpoints.
         shown: width and height at which training pictures are shown. Smaller than the recipe's size is faster and no
             loss: augmentation makes objects larger than scoring does (Touvron et al., NeurIPS 2019).
+        framework: one of `FRAMEWORKS`; `torch` trains on a GPU where there is one. Either goes on with what the other
+            began.
 
     Returns:
         name -> keras.Model, float32, from (N, H, W, 3) at the recipe's size to logits (N, C).
@@ -81,9 +85,11 @@ def fit_members(
     Raises:
         RunError: `run` holds another training, or one and `resume` is off; the recipe blends pictures, freezes
             nothing, or training diverged.
+        MissingExtra: the framework is not installed.
     """
     _check(recipe)
-    lessons = {name: _Member(rows, allowed, strata, recipe, shown) for name, rows in members.items()}
+    using = FRAMEWORKS[framework]()
+    lessons = {name: _Member(rows, allowed, strata, recipe, shown, using) for name, rows in members.items()}
     trunk = next(iter(lessons.values())).trunk
     done = _begin(lessons, pixels, allowed, strata, members, recipe, shown, run, resume)
     every = np.unique(np.concatenate(list(members.values())))
@@ -96,18 +102,59 @@ def fit_members(
     return {name: each.scored(recipe) for name, each in lessons.items()}
 
 
+class _TensorFlow:
+    """On the processor."""
+
+    def divided(self, model: Any, frozen_stages: int) -> tuple[Any, Any]:
+        return networks.divided(model, frozen_stages)
+
+    def step(self, upper: Any, seed: int, **options: Any) -> Step:  # noqa: ARG002  # dropout has its seed in the layer
+        return Step(upper, takes="float32", **options)
+
+    def some(self, features: Any, rows: Rows) -> Any:
+        return backend().tf.gather(features, rows)
+
+
+class _Torch:
+    """On a GPU, where there is one."""
+
+    def __init__(self) -> None:
+        self._device = torch_step.best_device()
+        if self._device == "cpu":
+            tqdm.write("PyTorch sees no GPU, and trains on the processor.", file=sys.stderr)
+
+    def divided(self, model: Any, frozen_stages: int) -> tuple[Any, Any]:
+        return torch_step.divided(model, frozen_stages, self._device)
+
+    def step(self, upper: Any, seed: int, **options: Any) -> torch_step.TorchStep:
+        return torch_step.TorchStep(upper, seed=seed, device=self._device, **options)
+
+    def some(self, features: Any, rows: Rows) -> Any:
+        return features[rows]
+
+
+FRAMEWORKS: dict[str, type[_TensorFlow | _Torch]] = {"tensorflow": _TensorFlow, "torch": _Torch}
+
+
 class _Member:
     """One network: its own head and upper stages, and the rows that it may learn from."""
 
     def __init__(
-        self, rows: Rows, allowed: NDArray[np.bool_], strata: Rows, recipe: Recipe, shown: tuple[int, int]
+        self,
+        rows: Rows,
+        allowed: NDArray[np.bool_],
+        strata: Rows,
+        recipe: Recipe,
+        shown: tuple[int, int],
+        using: _TensorFlow | _Torch,
     ) -> None:
+        self._using = using
         self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
-        self.trunk, upper = networks.divided(self.model, recipe.frozen_stages)
+        self.trunk, upper = using.divided(self.model, recipe.frozen_stages)
         stages, rates = networks.learning(self.model, recipe)
         shares = balance.likeliest_shares(allowed[rows], turns(strata[rows]))
         offset = np.log(shares + _RARE).astype(np.float32)
-        self.step = Step(upper, stages=stages, rates=rates, offset=offset, takes="float32")
+        self.step = using.step(upper, recipe.seed, stages=stages, rates=rates, offset=offset)
         self._learns = np.isin(np.arange(len(allowed)), rows)
         self._allowed = allowed.astype(np.float32)
 
@@ -116,7 +163,7 @@ class _Member:
         mine = np.flatnonzero(self._learns[rows])
         if not len(mine):
             return 0.0, 0, 0
-        part = features if len(mine) == len(rows) else backend().tf.gather(features, mine)
+        part = features if len(mine) == len(rows) else self._using.some(features, mine)
         loss, hits = self.step.train(part, Labels.plain(self._allowed[rows[mine]]), rate)
         return loss, hits, len(mine)
 

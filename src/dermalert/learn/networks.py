@@ -86,19 +86,8 @@ def divided(model: Any, frozen_stages: int) -> tuple[Any, Any]:
     Raises:
         RunError: the network has no such stages to freeze.
     """
-    backbone = _backbone(model)
-    if backbone is None or not has_stages(backbone) or not 0 < frozen_stages < inverted.STAGES:
-        raise RunError(
-            f"Only {', '.join(_INVERTED)} can leave their lowest stages as they are, "
-            f"1 to {inverted.STAGES - 1} of them."
-        )
-    keras, tf = backend()
-    names = [layer.name for layer in backbone.layers]
-    last = max(place for place, name in enumerate(names) if name.startswith(f"stage{frozen_stages}_"))
-    border = backbone.layers[last].output
-    place = model.layers.index(backbone)
-    lower = keras.Model(backbone.input, border)
-    before, after = model.layers[1:place], model.layers[place + 1 :]
+    tf = backend().tf
+    before, lower, upper = halves(model, frozen_stages)
 
     def trunk(pixels: Any) -> Any:
         maps = tf.cast(pixels, tf.float32)
@@ -106,11 +95,33 @@ def divided(model: Any, frozen_stages: int) -> tuple[Any, Any]:
             maps = layer(maps)
         return lower(maps, training=False)
 
+    return tf.function(trunk, reduce_retracing=True), upper
+
+
+def halves(model: Any, frozen_stages: int) -> tuple[list[Any], Any, Any]:
+    """The layers that prepare pictures, the lowest stages of the backbone, and the rest with the head.
+
+    All share their weights with `model`.
+
+    Raises:
+        RunError: the network has no such stages to freeze.
+    """
+    backbone = _backbone(model)
+    if backbone is None or not has_stages(backbone) or not 0 < frozen_stages < inverted.STAGES:
+        raise RunError(
+            f"Only {', '.join(_INVERTED)} can leave their lowest stages as they are, "
+            f"1 to {inverted.STAGES - 1} of them."
+        )
+    keras = backend().keras
+    names = [layer.name for layer in backbone.layers]
+    last = max(place for place, name in enumerate(names) if name.startswith(f"stage{frozen_stages}_"))
+    border = backbone.layers[last].output
+    place = model.layers.index(backbone)
     features = keras.Input(border.shape[1:], name="features")
     maps = keras.Model(border, backbone.output)(features)
-    for layer in after:
+    for layer in model.layers[place + 1 :]:
         maps = layer(maps)
-    return tf.function(trunk, reduce_retracing=True), keras.Model(features, maps)
+    return model.layers[1:place], keras.Model(backbone.input, border), keras.Model(features, maps)
 
 
 def has_stages(backbone: Any) -> bool:

@@ -21,7 +21,7 @@ from dermalert.learn.together import Together
 State = dict[str, NDArray[Any]]
 
 FOCUS = 2.0  # gamma of the focal loss, as its authors chose it
-_NEVER = -1e9  # a logit so low that its class has no part in a sum of probabilities
+NEVER = -1e9  # a logit so low that its class has no part in a sum of probabilities
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Step:
 def coarse_losses(logits: Any, allowed: Any) -> Any:
     """float32 (B,): minus the logarithm of the probability of all allowed classes together."""
     tf = backend().tf
-    among = tf.reduce_logsumexp(tf.where(allowed > 0, logits, _NEVER), axis=1)
+    among = tf.reduce_logsumexp(tf.where(allowed > 0, logits, NEVER), axis=1)
     return tf.reduce_logsumexp(logits, axis=1) - among
 
 

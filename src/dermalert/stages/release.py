@@ -73,6 +73,7 @@ def run_release(
     *,
     others: Path | None = None,
     resume: bool = False,
+    framework: str = "tensorflow",
     cache: Path | None = None,
     resamples: int = 1000,
     workers: int | None = None,
@@ -86,6 +87,7 @@ def run_release(
         recipe: `mobilenetv2` with frozen stages.
         others: a folder of pictures that show no skin, for the gate; without it the gate knows dermoscopic pictures
             alone.
+        framework: what trains, one of `members.FRAMEWORKS`.
         cache: where decoded pictures are kept; by default `decoded/` beside `out`.
 
     Returns:
@@ -101,7 +103,15 @@ def run_release(
     pooled = pooled_sets(data, pools, out / "pooled.parquet", workers=workers)
     shots = gather(pooled, recipe, cache or out.parent / "decoded", workers=workers)
     models = fit_members(
-        shots.pixels, shots.allowed, shots.strata, shots.members(), recipe, out, shown=SHOWN, resume=resume
+        shots.pixels,
+        shots.allowed,
+        shots.strata,
+        shots.members(),
+        recipe,
+        out,
+        shown=SHOWN,
+        framework=framework,
+        resume=resume,
     )
     shots.manifest.write(out / "manifest.parquet")
     _write_parts(out / "parts.csv", shots)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -13,6 +15,7 @@ from dermalert.intake.showing import pixels_by_id
 from dermalert.judge.robustness import Robustness, robustness
 from dermalert.judge.scores import Scores
 from dermalert.score.engine import Engine
+from dermalert.score.gate import FEATURES, Quality, judge, measure_quality
 
 EDGE = 256  # px of the longer side while a picture is corrupted
 BATCH = 32
@@ -28,7 +31,7 @@ def judge_robustness(
     seed: int = 0,
     workers: int | None = None,
 ) -> Robustness:
-    """Corrupts some of the pictures in every way, scores them, and compares.
+    """Corrupts some of the pictures in every way, scores them, asks the gate where there is one, and compares.
 
     Args:
         manifest: whose pictures `scores` are of, row by row.
@@ -45,21 +48,35 @@ def judge_robustness(
     labelled, ids = scores.where(mask), manifest.where(mask).column("image_id")
     pixels, size = pixels_by_id(manifest.where(mask), edge=EDGE), engine.bundle.size
 
-    def versions(image_id: str) -> NDArray[np.uint8]:
+    def versions(image_id: str) -> tuple[NDArray[np.uint8], list[Quality]]:
         picture = pixels(image_id)
-        spoilt = [
+        spoilt = (
             corrupted(picture, name, severity, picture=image_id, seed=seed)
             for name in CORRUPTIONS
             for severity in SEVERITIES
-        ]
-        return np.stack([at_size(each, size) for each in (picture, *spoilt)])
+        )
+        seen = [at_size(each, size) for each in (picture, *spoilt)]
+        return np.stack(seen), [measure_quality(each, picture.shape[1], picture.shape[0]) for each in seen]
 
     stream = tqdm(in_order(versions, ids, workers), total=len(ids), desc="robustness", unit="picture")
-    found = np.stack([_probabilities(engine, each) for each in stream])
-    clean = Scores(labelled.image_ids, labelled.classes, found[:, 0], labelled.truth, labelled.groups)
-    by_corruption = found[:, 1:].reshape(len(ids), len(CORRUPTIONS), len(SEVERITIES), -1)
-    spoilt = {name: by_corruption[:, k].swapaxes(0, 1) for k, name in enumerate(CORRUPTIONS)}
-    return robustness(clean, spoilt, operating_point=engine.bundle.operating_point, resamples=resamples, seed=seed)
+    found = [_judged(engine, *each) for each in stream]
+    probabilities, refused = (np.stack(each) for each in zip(*found, strict=True))
+    clean = Scores(labelled.image_ids, labelled.classes, probabilities[:, 0], labelled.truth, labelled.groups)
+    return robustness(
+        clean,
+        _by_corruption(probabilities),
+        operating_point=engine.bundle.operating_point,
+        refused=None if engine.bundle.gate is None else {"": refused[:, :1].T, **_by_corruption(refused)},
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _by_corruption(versions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Of (M, 1 + 22 * 5, ...), the first without a corruption, to (5, M, ...) by corruption."""
+    count, more = len(versions), versions.shape[2:]
+    found = versions[:, 1:].reshape(count, len(CORRUPTIONS), len(SEVERITIES), *more)
+    return {name: found[:, k].swapaxes(0, 1) for k, name in enumerate(CORRUPTIONS)}
 
 
 def chosen(scores: Scores, pictures: int, seed: int) -> NDArray[np.int64]:
@@ -78,6 +95,13 @@ def chosen(scores: Scores, pictures: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([kept, others[: pictures - len(kept)]]))
 
 
-def _probabilities(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
-    return np.concatenate([engine.probabilities(batch) for batch in batches])
+def _judged(
+    engine: Engine, pixels: NDArray[np.uint8], qualities: list[Quality]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The probabilities of each picture, and whether the gate refuses it: never, where there is none."""
+    gate = engine.bundle.gate
+    asked = ("logits",) if gate is None else ("logits", *FEATURES)
+    batches = [engine.run(pixels[start : start + BATCH], *asked) for start in range(0, len(pixels), BATCH)]
+    outputs = {name: np.concatenate([each[name] for each in batches]) for name in asked}
+    accepted = [True] * len(pixels) if gate is None else [each.accepted for each in judge(gate, outputs, qualities)]
+    return engine.bundle.calibration.apply(outputs["logits"]), ~np.array(accepted)
