@@ -2,12 +2,14 @@
 
     dermalert release isic9/ --pool ham10000/ --pool isic2017/ --others photographs/ --out runs/release
     python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz
-    python scripts/results.py runs/release runs/held-out runs/ablation > docs/results.md
+    python scripts/results.py runs/release runs/held-out runs/ablation/ablation.json > docs/results.md
 
 Comes in: a finished release, for its photographs, their division and, as teachers, its networks' logits. Goes out, for
 each arm: the logits of three networks. One leaves out fold 1, and two a collection each; they start at ImageNet's
 weights, see the same augmented pictures in the same order, and stop after `--epochs`. The held-out tenth has no part
 in it. An arm that is there already is not trained again.
+
+The base is the release's recipe without its colour constancy, which is an arm like the others.
 
 Few epochs rank arms only roughly, and one seed a network: differences within the interval say nothing. What chooses is
 the melanoma AUC on collections never seen and within collections, not the pooled one.
@@ -15,7 +17,9 @@ the melanoma AUC on collections never seen and within collections, not the poole
 Group-robust: Sagawa et al., "Distributionally robust neural networks for group shifts", ICLR 2020, with groups of
 collection and melanoma. Source-adversarial: Ganin et al., "Domain-adversarial training of neural networks", JMLR 17,
 2016, the collection told from the pooled features. Distilled: Furlanello et al., "Born-again neural networks", ICML
-2018, each network taught by the release's own that left out the same.
+2018, each network taught by the release's own that left out the same. Statistics mixed: Zhou et al., "Domain
+generalization with MixStyle", ICLR 2021, between what the frozen stages make of a network's own pictures. Weights
+averaged: Cha et al., "SWAD: domain generalization by seeking flat minima", NeurIPS 2021, without its choice of an end.
 """
 
 from __future__ import annotations
@@ -54,13 +58,16 @@ from dermalert.stages.training import bare, logits_of
 from dermalert.taxonomy import MELANOMA, NAMES
 
 LEFT_OUT = "fold 1"
-BASE = "as released"
+BASE = "base"
 ROBUST_STEP = 0.01  # eta of the group weights
+MIX_CHANCE, MIX_ALPHA = 0.5, 0.1  # of a batch; of the beta distribution
+STEADY_RATE, STEADY_FROM = 0.6, 0.03  # of the highest rate; of the training
+AVERAGED_FROM, AVERAGED_EVERY = 0.4, 5  # of the training; batches
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One change of the release.
+    """One change of the base.
 
     Attributes:
         words: what is changed, for the table.
@@ -69,6 +76,8 @@ class Arm:
         robust: whether the weight of each group grows with its loss.
         adversary: strength of the reversed gradient of a head that tells collections; 0: none.
         teacher: share of the teacher's probabilities in the loss; 0: none.
+        mixed: whether means and deviations of maps are mixed between pictures.
+        averaged: whether the rate stays, and the weights are the mean of those on the way.
     """
 
     words: str
@@ -77,6 +86,8 @@ class Arm:
     robust: bool = False
     adversary: float = 0.0
     teacher: float = 0.0
+    mixed: bool = False
+    averaged: bool = False
 
 
 def arms(lite0: Path | None, lite2: Path | None) -> dict[str, Arm]:
@@ -88,7 +99,7 @@ def arms(lite0: Path | None, lite2: Path | None) -> dict[str, Arm]:
     }
     plain = {name: each for name, each in RELEASE.augment.items() if name in ("flip", "rotate", "zoom", "shift")}
     return {
-        BASE: Arm("the release's recipe, for as many epochs as all arms"),
+        BASE: Arm("the release's recipe without colour constancy, for as many epochs as all arms"),
         **lite,
         "larger": Arm("scored at 192 px, shown at 160", {"size": (192, 192)}, shown=160),
         "all stages": Arm("all stages but the first learn", {"frozen_stages": 1}),
@@ -97,6 +108,10 @@ def arms(lite0: Path | None, lite2: Path | None) -> dict[str, Arm]:
         "group-robust": Arm("group-robust loss", robust=True),
         "source-adversarial": Arm("source-adversarial loss, strength 0.3", adversary=0.3),
         "distilled": Arm("half of the target from the release's own network", teacher=0.5),
+        "statistics mixed": Arm("means and deviations of maps mixed between pictures", mixed=True),
+        "weights averaged": Arm(
+            "a steady rate, and the mean of the weights from 0.4 of the training on", averaged=True
+        ),
     }
 
 
@@ -118,7 +133,7 @@ def main() -> None:
         file, arm = asked.out / f"{name}.npz", known[name]
         if file.exists():
             continue
-        recipe = replace(RELEASE, epochs=asked.epochs, **arm.recipe)
+        recipe = replace(RELEASE, **{"prepare": (), "epochs": asked.epochs, **arm.recipe})
         shots = gather(pooled, recipe, asked.cache or asked.release.parent / "decoded")
         found = trained(name, arm, recipe, shots, teachers)
         write_arrays(file, found, {"arm": {**asdict(arm), "epochs": asked.epochs}})
@@ -149,10 +164,10 @@ def trained(
         done = 0
         with tqdm(total=len(order), desc=f"{name} {number}/{recipe.epochs}", unit="picture") as bar:
             for rows, made in batches(shots.pixels, order, recipe.batch_size, change=change):
-                rate = rate_at(recipe, (number - 1 + done / len(order)) / recipe.epochs)
+                progress = (number - 1 + done / len(order)) / recipe.epochs
                 features = trunk(made.pixels)
                 for lesson in lessons.values():
-                    lesson.learn(features, rows, rate)
+                    lesson.learn(features, rows, progress)
                 done += len(rows)
                 bar.update(len(rows))
     return {key: lesson.logits(recipe, shots) for key, lesson in lessons.items()}
@@ -185,14 +200,16 @@ class _Lesson:
         self._offset = tf.constant(np.log(shares + 1e-4).astype(np.float32))
         self._mine = np.isin(np.arange(len(shots.allowed)), rows)
         self._allowed = shots.allowed.astype(np.float32)
+        self._recipe, self._random = recipe, np.random.default_rng(recipe.seed)
+        self._sum, self._summed, self._batches = [0.0] * len(self.model.trainable_variables), 0, 0
         self._taught = Calibration.none(len(NAMES)).apply(teacher).astype(np.float32)
         self._group = 2 * self._source + shots.allowed[:, NAMES.index(MELANOMA)]
         self._heavy = np.ones(2 * len(names))
         self._arm = arm
         self._step = tf.function(self._graph, reduce_retracing=True)
 
-    def learn(self, features: Any, rows: NDArray[np.int64], rate: float) -> None:
-        """From its own rows of a batch."""
+    def learn(self, features: Any, rows: NDArray[np.int64], progress: float) -> None:
+        """From its own rows of a batch, when so much of the training is done."""
         tf, mine = backend().tf, np.flatnonzero(self._mine[rows])
         if not len(mine):
             return
@@ -201,17 +218,25 @@ class _Lesson:
         if self._arm.robust:
             weights = self._heavy[self._group[rows]].astype(np.float32)
             weights /= weights.mean()
+        features = tf.gather(features, mine)
+        if self._arm.mixed and self._random.random() < MIX_CHANCE:
+            features = _mixed(features, self._random)
+        rate = rate_at(self._recipe, progress)
+        if self._arm.averaged:
+            rate = STEADY_RATE * rate_at(self._recipe, min(progress, STEADY_FROM))
         for optimizer, factor in zip(self._optimizers, self._rates, strict=True):
             optimizer.learning_rate.assign(rate * factor)
-        losses = self._step(
-            tf.gather(features, mine), self._allowed[rows], self._taught[rows], self._source[rows], weights
-        ).numpy()
+        losses = self._step(features, self._allowed[rows], self._taught[rows], self._source[rows], weights).numpy()
         if not np.isfinite(losses).all():
             raise SystemExit("The loss became no number.")
         if self._arm.robust:
             for group in np.unique(self._group[rows]):
                 self._heavy[group] *= math.exp(ROBUST_STEP * losses[self._group[rows] == group].mean())
             self._heavy /= self._heavy.mean()
+        self._batches += 1
+        if self._arm.averaged and progress > AVERAGED_FROM and self._batches % AVERAGED_EVERY == 0:
+            now = [variable.numpy() for variable in self.model.trainable_variables]
+            self._sum, self._summed = [a + b for a, b in zip(self._sum, now, strict=True)], self._summed + 1
 
     def _graph(self, features: Any, allowed: Any, taught: Any, source: Any, weights: Any) -> Any:
         tf, arm = backend().tf, self._arm
@@ -240,7 +265,9 @@ class _Lesson:
     def logits(self, recipe: Recipe, shots: Photographs) -> NDArray[np.float32]:
         """float32 (N, C), at the recipe's size."""
         scored = networks.build(recipe, len(NAMES))
-        for variable, learned in zip(scored.trainable_variables, self.model.trainable_variables, strict=True):
+        last = [variable.numpy() for variable in self.model.trainable_variables]
+        kept = [each / self._summed for each in self._sum] if self._summed else last
+        for variable, learned in zip(scored.trainable_variables, kept, strict=True):
             variable.assign(learned)
         graph = export_onnx(scored, size=recipe.size)
         return logits_of(Engine(bare(graph, recipe, NAMES)), shots.pixels, np.arange(len(shots.pixels)))
@@ -260,6 +287,16 @@ def _reversed(values: Any, strength: float) -> Any:
     """The values; their gradient comes back reversed."""
     tf = backend().tf
     return (1 + strength) * tf.stop_gradient(values) - strength * values
+
+
+def _mixed(maps: Any, random: np.random.Generator) -> Any:
+    """Maps (B, h, w, C) with means and deviations partly those of another picture of the batch."""
+    tf, count = backend().tf, len(maps)
+    share = random.beta(MIX_ALPHA, MIX_ALPHA, (count, 1, 1, 1)).astype(np.float32)
+    mean, deviation = tf.reduce_mean(maps, (1, 2), True), tf.math.reduce_std(maps, (1, 2), True) + 1e-5
+    other = random.permutation(count)
+    means, deviations = (share * each + (1 - share) * tf.gather(each, other) for each in (mean, deviation))
+    return (maps - mean) / deviation * deviations + means
 
 
 # Judging

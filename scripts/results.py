@@ -4,9 +4,10 @@
     dermalert evaluate runs/release/bundle runs/release/manifest.parquet --out runs/held-out \
         --robustness 300 --masks ham10000/masks
     python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz
-    python scripts/results.py runs/release runs/held-out runs/ablation > docs/results.md
+    python scripts/results.py runs/release runs/held-out docs/ablation.json > docs/results.md
 
-No figure is typed by hand; what the runs did not measure is not told.
+`docs/ablation.json` is what `scripts/ablation.py` wrote last. No figure is typed by hand; what the runs did not measure
+is not told.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(run: Path, held_out: Path, tried: Path) -> None:
         robustness(judged["robustness"]),
         evidence(judged["evidence"]),
         subgroups(judged["scrutiny"]["subgroups"]),
-        ablation(json.loads((tried / "ablation.json").read_text())),
+        ablation(json.loads(tried.read_text())),
         WHERE_THE_REST_IS,
     ]
     print("\n\n".join(part.strip() for part in parts))
@@ -251,6 +252,7 @@ def ablation(arms: Told) -> str:
     ]
     return (
         "## One change at a time\n\n"
+        "The release's recipe but for its colour constancy, which came of this table, and one change of it an arm. "
         f"`scripts/ablation.py`: {' or '.join(map(str, sorted(epochs)))} epochs, one seed, three networks an arm: one "
         "without fold 1, and one without each collection. Melanoma AUC with its interval over lesions; below the first "
         "row, the paired difference from it with its interval. So short a training ranks arms only roughly. The last "

@@ -295,6 +295,7 @@ RELEASE = Recipe(
     summary="Folds on one frozen trunk, shown every collection and diagnosis by the root of its pictures.",
     weights="imagenet",
     size=(160, 160),
+    prepare=("shades-of-gray",),
     batch_size=64,
     epochs=22,
     schedule="cosine",
