@@ -35,6 +35,7 @@ def main(run: Path, held_out: Path, tried: Path) -> None:
         gate(release["gate"]),
         robustness(judged["robustness"]),
         evidence(judged["evidence"]),
+        similar(release["similar"]),
         subgroups(judged["scrutiny"]["subgroups"]),
         ablation(json.loads(tried.read_text())),
         WHERE_THE_REST_IS,
@@ -217,6 +218,20 @@ def evidence(told: Told) -> str:
     rows = [[name.replace("_", " "), interval(each)] for name, each in told["figures"].items()]
     text = f"## Evidence maps\n\n{told['pictures']} held-out pictures, {told['masked']} of them with a lesion mask.\n\n"
     return text + table(["Figure", "Mean"], rows)
+
+
+def similar(told: Told) -> str:
+    rows = [
+        [name, str(each["pictures"]), interval(each["alike"]), f"{each['by_chance']:.3f}"]
+        for name, each in told["categories"].items()
+    ]
+    text = (
+        f"## Similar cases\n\nOf the {told['shown']} photographs that `dermalert similar` would show for a held-out "
+        "one, "
+        f"among {told['among']} that were learnt from: the share of the same category, beside that of any "
+        "photographs.\n\n"
+    )
+    return text + table(["Category", "Pictures", "Alike", "By chance"], rows)
 
 
 def subgroups(told: Told) -> str:

@@ -19,10 +19,11 @@ from dermalert.drawn import draw_class_folders
 from dermalert.errors import RunError
 from dermalert.intake.split import group_numbers
 from dermalert.judge.categories import in_categories
+from dermalert.judge.conformal import categories_of
 from dermalert.judge.scores import Scores
 from dermalert.learn import networks
 from dermalert.learn.recipes import RELEASE, Recipe
-from dermalert.stages import gathering, release
+from dermalert.stages import gathering, release, retrieval
 from dermalert.stages.gathering import FOLDS, HELD_OUT, Photographs
 from dermalert.taxonomy import NAMES
 
@@ -148,6 +149,8 @@ def test_the_figures_tell_every_view_apart(made: Path) -> None:
     assert held_out["pictures"] + out_of_fold["pictures"] == 2 * 9 * 22
     assert set(told["gate"]["held_out"]) == {"first", "second"}
     assert set(told["sources"]) == {"melanoma", "nevus"}
+    assert told["similar"]["shown"] == 5
+    assert 0 <= told["similar"]["categories"]["melanoma"]["alike"]["value"] <= 1
     assert told["seven_categories"]["out of fold"]["macro_auc"]["value"] > 0.8
 
 
@@ -162,3 +165,21 @@ def test_categories_sum_what_coarse_labels_join_and_even_out_what_is_common() ->
     assert plain.probabilities == pytest.approx(np.array([[0.4, 0.6]]))
     even = in_categories(scores, dict(zip(classes, (0.1, 0.8, 0.1), strict=True)))
     assert even.probabilities == pytest.approx(np.array([[2 / 2.75, 0.75 / 2.75]]))
+
+
+def test_similar_pictures_are_counted_by_the_one_category_that_a_label_allows() -> None:
+    allowed = np.zeros((3, len(NAMES)), dtype=bool)
+    allowed[0, NAMES.index("melanoma")] = True
+    allowed[1, [NAMES.index("actinic keratosis"), NAMES.index("squamous cell carcinoma")]] = True
+    allowed[2, [NAMES.index("nevus"), NAMES.index("seborrheic keratosis")]] = True
+    melanoma, akiec, several = retrieval.category_of(allowed)
+    names = list(categories_of(NAMES))
+    assert (names[melanoma], names[akiec], several) == ("melanoma", "akiec", -1)
+
+
+def test_precision_is_the_share_of_the_five_most_similar() -> None:
+    turned = np.linspace(0, 1, 8)
+    among = np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+    given = np.array([1, 1, 0, 1, 0, 1, 1, 1])
+    asked = np.array([[1, 0], [1, 0]], np.float32)
+    assert retrieval.precision(asked, among, np.array([1, 0]), given).tolist() == [0.6, 0.4]

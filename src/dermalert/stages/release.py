@@ -56,6 +56,7 @@ from dermalert.stages import judging
 from dermalert.stages.gathering import FOLDS, HELD_OUT, Photographs, gather, pooled_sets
 from dermalert.stages.gating import Rates, fit_gate, see, see_others, told
 from dermalert.stages.reference import reference_of
+from dermalert.stages.retrieval import alike
 from dermalert.stages.training import bare, logits_of, shares_of, versions
 from dermalert.taxonomy import NAMES
 
@@ -136,6 +137,7 @@ def run_release(
         seven_categories={name: {key: each.to_json() for key, each in found.items()} for name, found in sevens.items()},
         gate=asdict(rates) | {"held_out": _refused_held_out(bundle, shots, workers)},
         sources=_sources_told_apart(bundle, shots),
+        similar=alike(Engine(bundle), shots, resamples=resamples, seed=recipe.seed),
     )
     return evaluations
 
