@@ -42,7 +42,7 @@ format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 torch: $(VENV)/.dev  ## PyTorch, to train on a GPU and for the tests of that; large, so no part of the others
-	$(BIN)/python -m pip install --quiet 'torch>=2.6'
+	$(BIN)/python -m pip install --quiet torch==2.14.1
 
 docs: $(VENV)/.dev   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
