@@ -2,7 +2,8 @@
 
     dermalert release isic9/ --pool ham10000/ --pool isic2017/ --others photographs/ --out runs/release
     python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz
-    python scripts/results.py runs/release runs/held-out runs/ablation/ablation.json > docs/results.md
+    cp runs/ablation/ablation.json docs/ablation.json
+    python scripts/results.py runs/release runs/held-out docs/ablation.json > docs/results.md
 
 Comes in: a finished release, for its photographs, their division and, as teachers, its networks' logits. Goes out, for
 each arm: the logits of three networks. One leaves out fold 1, and two a collection each; they start at ImageNet's
@@ -266,7 +267,7 @@ class _Lesson:
         """float32 (N, C), at the recipe's size."""
         scored = networks.build(recipe, len(NAMES))
         last = [variable.numpy() for variable in self.model.trainable_variables]
-        kept = [each / self._summed for each in self._sum] if self._summed else last
+        kept = [each / self._summed for each in self._sum] if self._arm.averaged else last
         for variable, learned in zip(scored.trainable_variables, kept, strict=True):
             variable.assign(learned)
         graph = export_onnx(scored, size=recipe.size)
@@ -308,6 +309,8 @@ def judged(folder: Path, known: Mapping[str, Arm], shots: Photographs, prior: Ma
     Args:
         prior: how common each class is, by which logits become probabilities: they were learnt without.
     """
+    if not (folder / f"{BASE}.npz").exists():
+        raise SystemExit(f"{folder} has no {BASE}.npz, from which differences are told: train `--only {BASE}` first.")
     told: dict[str, Any] = {}
     first: dict[str, Scores] = {}
     for name, arm in known.items():

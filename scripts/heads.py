@@ -13,6 +13,7 @@ The held-out tenth has no part in it.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from dermalert.intake.manifest import Manifest
 from dermalert.learn import networks
 from dermalert.learn.checkpoint import read_arrays, write_arrays
 from dermalert.learn.outputs import for_export
-from dermalert.learn.recipes import RELEASE
+from dermalert.learn.recipes import RELEASE, Recipe
 from dermalert.score.engine import Engine
 from dermalert.stages.gathering import HELD_OUT, Photographs, gather
 from dermalert.stages.training import bare
@@ -64,14 +65,16 @@ def features(run: Path, name: str, share: float, shots: Photographs, file: Path)
 
 
 def _computed(run: Path, name: str, share: float, shots: Photographs) -> Features:
-    model = networks.build(RELEASE, len(NAMES))
-    _, upper = networks.divided(model, RELEASE.frozen_stages)
+    about = json.loads((run / "members.json").read_text(encoding="utf-8"))
+    recipe = Recipe.from_json(json.dumps(about["recipe"]))
+    model = networks.build(recipe, len(NAMES))
+    _, upper = networks.divided(model, recipe.frozen_stages)
     arrays, _ = read_arrays(run / "members.npz")
     learnt = [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}|weight_")]
     for variable, weight in zip(upper.variables, learnt, strict=True):
         if weight.dtype == np.float32:  # not the state of dropout's generator
             variable.assign(share * weight + (1 - share) * variable.numpy())
-    engine = Engine(bare(export_onnx(for_export(model), size=RELEASE.size), RELEASE, NAMES))
+    engine = Engine(bare(export_onnx(for_export(model), size=recipe.size), recipe, NAMES))
     blocks = [engine.run(shots.pixels[at : at + BATCH], *OUTPUTS) for at in range(0, len(shots.pixels), BATCH)]
     return {output: np.concatenate([block[output] for block in blocks]) for output in OUTPUTS}
 

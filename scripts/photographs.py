@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -70,16 +71,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     out: Path = parser.parse_args().out
+    if missing := [each for each in ("apt-get", "dpkg-deb") if shutil.which(each) is None]:
+        raise SystemExit(f"{' and '.join(missing)} cannot be found: this runs on Debian and its like.")
     sources: dict[str, list[str]] = {}
     for package in (*DEBIAN, *WHEELS, *SOURCES):  # versions of one package share photographs: one source
         sources.setdefault(re.split(r"==|-\d", package)[0], []).append(package)
     for name, packages in tqdm(sources.items(), unit="source"):
         if (out / name).exists():
             continue
+        part = out / f".{name}.part"  # a name that `dermalert` does not look into
         with tempfile.TemporaryDirectory() as folder:
             for package in packages:
                 unpack(package, Path(folder) / package)
-            tqdm.write(f"{name}: {store(Path(folder), out / name)} pictures", file=sys.stderr)
+            shutil.rmtree(part, ignore_errors=True)
+            count = store(Path(folder), part)
+        if count:
+            part.rename(out / name)
+        tqdm.write(f"{name}: {count} pictures", file=sys.stderr)
 
 
 def unpack(package: str, folder: Path) -> None:

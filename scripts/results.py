@@ -6,8 +6,9 @@
     python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz
     python scripts/results.py runs/release runs/held-out docs/ablation.json > docs/results.md
 
-`docs/ablation.json` is what `scripts/ablation.py` wrote last. No figure is typed by hand; what the runs did not measure
-is not told.
+`docs/ablation.json` is of the form that `scripts/ablation.py` writes; what is in the repository was read back out of
+the table that its run of 24 November 2026 made, rounded as there, since the run's own file was not kept. No figure is
+typed by hand.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ def ablation(arms: Told) -> str:
     ]
     return (
         "## One change at a time\n\n"
-        "The release's recipe but for its colour constancy, which came of this table, and one change of it an arm. "
+        "The release's recipe without its colour constancy, which is an arm like others, and one change of it an arm. "
         f"`scripts/ablation.py`: {' or '.join(map(str, sorted(epochs)))} epochs, one seed, three networks an arm: one "
         "without fold 1, and one without each collection. Melanoma AUC with its interval over lesions; below the first "
         "row, the paired difference from it with its interval. So short a training ranks arms only roughly. The last "

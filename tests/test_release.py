@@ -177,6 +177,27 @@ def test_similar_pictures_are_counted_by_the_one_category_that_a_label_allows() 
     assert (names[melanoma], names[akiec], several) == ("melanoma", "akiec", -1)
 
 
+def test_held_out_photographs_are_asked_about_among_those_learnt_from(
+    shots: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    category = retrieval.category_of(shots.allowed)
+    seen: list[np.ndarray] = []
+
+    def told(engine: Any, shots: Photographs, rows: np.ndarray) -> np.ndarray:
+        seen.append(rows)
+        return np.eye(len(NAMES) + 1, dtype=np.float32)[category[rows]]
+
+    monkeypatch.setattr(retrieval, "_embedded", told)
+    found = retrieval.alike(None, shots, resamples=20)  # type: ignore[arg-type]  # nothing is embedded here
+    assert set(shots.parts[seen[0]]) == {HELD_OUT}
+    assert HELD_OUT not in set(shots.parts[seen[1]])
+    assert found["among"] == len(seen[1])
+    shares = [each["by_chance"] for each in found["categories"].values()]
+    assert sum(shares) == pytest.approx(1)
+    assert all(each["alike"]["value"] == 1 for each in found["categories"].values())
+    assert sum(each["pictures"] for each in found["categories"].values()) == len(seen[0])
+
+
 def test_precision_is_the_share_of_the_five_most_similar() -> None:
     turned = np.linspace(0, 1, 8)
     among = np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)

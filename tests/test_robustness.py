@@ -15,6 +15,7 @@ from dermalert.drawn.corruptions import CORRUPTIONS, SEVERITIES
 from dermalert.errors import DataError, RefusedFile
 from dermalert.intake.manifest import Manifest
 from dermalert.judge import metrics
+from dermalert.judge.intervals import wilson
 from dermalert.judge.robustness import Robustness, robustness, section
 from dermalert.judge.scores import Scores
 from dermalert.score.engine import Engine
@@ -93,7 +94,19 @@ def test_without_a_gate_nothing_is_said_of_refusing_and_with_one_the_share_is():
         assert found.clean["refused"].value == 0.5
         assert [each["refused"].value for each in found.spoilt["noise"]] == [0.5, 1, 1, 1, 1]
         assert [each["refused"].value for each in found.spoilt["hair"]] == [0] * 5
+        # Each lesion has one refused picture and one that is not, so lesions drawn anew say the same.
+        assert found.clean["refused"].low == found.clean["refused"].high == pytest.approx(0.5)
+        assert found.spoilt["hair"][0]["refused"].high == pytest.approx(wilson(0, 30).high)
     assert "Refused by the gate" in section(found).html
+
+
+@pytest.mark.parametrize("lacking", ["", "noise"])
+def test_refusals_that_do_not_fit_are_refused(lacking):
+    clean = scores()
+    refused = {"": np.zeros((1, 60), bool), "noise": np.zeros((5, 60), bool), "hair": np.zeros((5, 60), bool)}
+    given = {name: each for name, each in refused.items() if name != lacking}
+    with pytest.raises(DataError, match="does not fit"):
+        robustness(clean, same(clean), operating_point=None, refused=given)
 
 
 def test_pictures_of_one_kind_alone_are_refused():

@@ -97,6 +97,42 @@ def test_dropout_is_drawn_anew_each_step_and_the_same_again(tmp_path: Path) -> N
     assert len(set(losses[0])) == 3
 
 
+def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
+    layer = backend().keras.layers.Dropout(0.3)
+    drop = torch_step._dropout(layer, torch.Generator("cpu").manual_seed(1))
+    ones = torch.ones(200, 200)
+    dropped = drop(ones, ones, True)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
+    assert bool((drop(ones, ones, False) == 1).all())
+
+
+def test_a_state_is_a_copy() -> None:
+    _, (lower, step) = both_steps()
+    labels = Labels.plain(np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 1, 0]])
+    step.train(lower(pictures()), labels, 1e-2)
+    state = step.state()
+    before = {name: array.copy() for name, array in state.items()}
+    step.train(lower(pictures()), labels, 1e-2)
+    assert all(np.array_equal(before[name], array) for name, array in state.items())
+    assert not all(np.array_equal(array, step.state()[name]) for name, array in state.items())
+
+
+def test_a_step_after_a_change_of_framework_is_the_other_s_step() -> None:
+    (trunk, keras_step), (lower, torch_one) = both_steps()
+    labels = Labels.plain(np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 1, 0]])
+    for number in range(3):
+        keras_step.train(trunk(pictures(seed=number)), labels, 1e-3)
+    start = keras_step.state()
+    torch_one.restore(start)
+    keras_step.train(trunk(pictures(seed=9)), labels, 1e-3)
+    torch_one.train(lower(pictures(seed=9)), labels, 1e-3)
+    expected, found = keras_step.state(), torch_one.state()
+    for name, array in expected.items():
+        moved = np.abs(array - start[name]).astype(np.float64).max()
+        assert np.abs(found[name].astype(np.float64) - array).max() <= 0.05 * moved + 1e-7, name
+
+
 def test_a_state_of_another_network_is_refused() -> None:
     _, (_, step) = both_steps()
     state = step.state()
@@ -111,14 +147,14 @@ def test_other_networks_are_refused() -> None:
         torch_step._Network(model, "cpu")
 
 
-def fit(run: Path, framework: str, epochs: int = 2, **options: Any) -> dict[str, list[np.ndarray]]:
+def fit(run: Path, framework: str, dropout: float = 0.0, **options: Any) -> dict[str, list[np.ndarray]]:
     pixels, allowed, strata = lesson()
     models = members.fit_members(
         pixels,
         allowed,
         strata,
         MEMBERS,
-        replace(RECIPE, epochs=epochs),
+        replace(RECIPE, epochs=2, dropout=dropout),
         run,
         shown=(32, 32),
         framework=framework,
@@ -128,28 +164,44 @@ def fit(run: Path, framework: str, epochs: int = 2, **options: Any) -> dict[str,
     return {name: [each.numpy() for each in model.trainable_variables] for name, model in models.items()}
 
 
-@pytest.mark.parametrize("order", [("tensorflow", "torch"), ("torch", "tensorflow"), ("torch", "torch")])
-def test_one_framework_goes_on_with_what_the_other_began(
-    order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_training_that_broke_off_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = fit(tmp_path / "whole", "torch")
+    monkeypatch.setattr(torch_step, "best_device", lambda: "cpu")
+    whole = fit(tmp_path / "whole", "torch", dropout=0.3)
+    assert "no GPU" in capsys.readouterr().err
+    resumed = broken_off_and_resumed(tmp_path / "broken", ("torch", "torch"), monkeypatch, dropout=0.3)
+    for name, arrays in whole.items():
+        assert all(np.array_equal(one, other) for one, other in zip(arrays, resumed[name], strict=True))
+
+
+@pytest.mark.parametrize("order", [("tensorflow", "torch"), ("torch", "tensorflow")])
+def test_one_framework_goes_on_with_what_the_other_began(
+    order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tmp_path / "whole", "tensorflow")
+    resumed = broken_off_and_resumed(tmp_path / "broken", order, monkeypatch)
+    start = [each.numpy() for each in networks.build(RECIPE, 3).trainable_variables]
+    for name, arrays in whole.items():
+        for before, one, other in zip(start, arrays, resumed[name], strict=True):
+            moved = np.abs(one - before).max()
+            assert np.mean(np.abs(one - other) > 0.1 * moved + 1e-7) < 0.02
+
+
+def broken_off_and_resumed(
+    run: Path, order: tuple[str, str], monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> dict[str, list[np.ndarray]]:
     write = members.write_arrays
 
     def write_and_stop(file: Path, *more: Any) -> None:
         write(file, *more)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(members, "write_arrays", write_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "broken", order[0])
-    monkeypatch.undo()
-    resumed = fit(tmp_path / "broken", order[1], resume=True)
-    tolerance = 0 if order == ("torch", "torch") else 2e-2
-    for name, arrays in whole.items():
-        for one, other in zip(arrays, resumed[name], strict=True):
-            assert np.abs(one - other).max() <= tolerance * max(1e-2, np.abs(one).max())
-    if not torch.cuda.is_available():
-        assert "no GPU" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(members, "write_arrays", write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, order[0], **options)
+    return fit(run, order[1], resume=True, **options)
 
 
 def test_without_pytorch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,7 +300,9 @@ def study(
 @commands.command()
 @click.argument("data", type=DATA)
 @click.option("--pool", "pools", multiple=True, type=DATA, help="Another data set to learn from; may be repeated.")
-@click.option("--others", type=DATA, help="A folder of pictures that show no skin, for the gate; sub-folders: sources.")
+@click.option(
+    "--others", type=DATA, help="A folder of pictures that are not dermoscopic, for the gate; sub-folders: sources."
+)
 @click.option("--out", type=OUT, required=True, help="Folder for the training, bundle/ and metrics.json.")
 @click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's: fewer for a trial.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole epoch.")

@@ -96,14 +96,14 @@ def robustness(
             those without a corruption, bool (1, N); None without a gate.
 
     Raises:
-        DataError: no picture of a melanoma, or none that is none; or probabilities that do not fit.
+        DataError: no picture of a melanoma, or none that is none; or arrays that do not fit.
     """
     positive = clean.melanoma().positive
     if not positive.any() or positive.all():
         raise DataError(
             "Robustness takes pictures of melanomas and of other lesions; here is one kind alone. Judge without it."
         )
-    _check(clean, spoilt)
+    _check(clean, spoilt, refused)
     threshold = operating_point.threshold if operating_point else None
     lacking = {*(() if operating_point else FIGURES[2:4]), *(() if refused else FIGURES[4:])}
     names = tuple(name for name in FIGURES if name not in lacking)
@@ -131,7 +131,12 @@ def robustness(
     )
 
 
-def _check(clean: Scores, spoilt: Mapping[str, NDArray[np.float64]]) -> None:
+def _check(
+    clean: Scores, spoilt: Mapping[str, NDArray[np.float64]], refused: Mapping[str, NDArray[np.bool_]] | None
+) -> None:
+    wanted = {"": (1, len(clean)), **{name: (len(SEVERITIES), len(clean)) for name in spoilt}}
+    if refused is not None and {name: each.shape for name, each in refused.items()} != wanted:
+        raise DataError(f"What the gate refuses, of {', '.join(refused)}, does not fit {len(clean)} pictures.")
     shape = (len(SEVERITIES), *clean.probabilities.shape)
     for name, probabilities in spoilt.items():
         if name not in CORRUPTIONS or probabilities.shape != shape:

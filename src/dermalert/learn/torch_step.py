@@ -42,8 +42,10 @@ def pytorch() -> Any:
 
 
 def best_device() -> str:
-    """`cuda` or `mps` where there is such a GPU, else `cpu`."""
+    """`cuda` or `mps` where there is such a GPU, else `cpu`; convolutions are set to float32 and a fixed order."""
     torch = pytorch()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -192,12 +194,12 @@ class _Weight:
     def array(self, tensor: Any) -> NDArray[np.float32]:
         """The tensor as Keras has it."""
         back = np.argsort(self.axes)
-        values: NDArray[np.float32] = np.ascontiguousarray(tensor.detach().cpu().numpy().transpose(back))
+        values: NDArray[np.float32] = np.array(tensor.detach().cpu().numpy().transpose(back), order="C")
         return values
 
 
 def _tensor(array: NDArray[Any], axes: Axes, device: Any) -> Any:
-    return pytorch().from_numpy(np.ascontiguousarray(array.transpose(axes))).to(device)
+    return pytorch().from_numpy(np.array(array.transpose(axes), order="C")).to(device)
 
 
 class _Network:
@@ -278,7 +280,8 @@ def _rescaling(layer: Any, _: Any) -> Function:
 
 
 def _rectified(layer: Any, _: Any) -> Function:
-    return lambda maps, *_: maps.clamp(0, layer.max_value)
+    # Not `clamp`: it has a gradient at the very ends, and TensorFlow's has none.
+    return lambda maps, *_: pytorch().nn.functional.hardtanh(maps, 0.0, layer.max_value)
 
 
 def _dropout(layer: Any, random: Any) -> Function:

@@ -49,6 +49,7 @@ from dermalert.learn.checkpoint import write_arrays
 from dermalert.learn.members import fit_members
 from dermalert.learn.outputs import for_export
 from dermalert.learn.recipes import Recipe
+from dermalert.learn.torch_step import pytorch
 from dermalert.score.engine import Engine
 from dermalert.score.gate import judge
 from dermalert.score.output import RowWriter
@@ -86,8 +87,8 @@ def run_release(
         data: the first set; its own test pictures are judged at the end and never learnt from.
         pools: further sets.
         recipe: `mobilenetv2` with frozen stages.
-        others: a folder of pictures that show no skin, for the gate; without it the gate knows dermoscopic pictures
-            alone.
+        others: a folder of pictures that are not dermoscopic, for the gate; without it the gate knows dermoscopic
+            pictures alone.
         framework: what trains, one of `members.FRAMEWORKS`.
         cache: where decoded pictures are kept; by default `decoded/` beside `out`.
 
@@ -99,6 +100,8 @@ def run_release(
     """
     if (out / "members.json").exists() and not resume:
         raise RunError(f"{out} holds a training. Go on with it with --resume, or name another folder.")
+    if framework == "torch":
+        pytorch()  # what is missing is told before hours of training
     if others is not None and not any(isinstance(each, str) for each in walk(others)):
         raise DataError(f"{others}: no picture there. Give a folder of ordinary photographs, scans and screens.")
     pooled = pooled_sets(data, pools, out / "pooled.parquet", workers=workers)
@@ -120,6 +123,8 @@ def run_release(
     write_arrays(out / "logits.npz", by_member, {"classes": list(NAMES)})
     graph = export_onnx(for_export(mean_of([models[name] for name in FOLDS])), size=recipe.size)
     bundle = _fitted(shots, by_member, shrink(graph, "float16"), recipe)
+    if framework == "torch":
+        bundle = replace(bundle, versions={**bundle.versions, "torch": str(pytorch().__version__)})
     views = _unseen_views(shots, by_member, bundle)
     bundle = _carried_over(bundle, shots, by_member)
     bundle, rates = _gated(bundle, shots, others, workers)
