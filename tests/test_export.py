@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from dermalert.bundle import export
 from dermalert.bundle.export import TOLERANCE, export_onnx
 from dermalert.errors import BundleError
 from dermalert.score.engine import Engine
@@ -136,3 +138,42 @@ def test_a_graph_with_branches_is_refused_since_its_outputs_could_not_be_named()
     content = model.SerializeToString()
     with pytest.raises(BundleError, match="loops or branches"):
         export_onnx(Model(content), size=SIZE)
+
+
+def by_colour() -> bytes:
+    """A graph that multiplies the colours of pictures 5 wide and 4 high by constants and by their own means."""
+    nodes = [
+        helper.make_node("Mul", ["pixels", "factors"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["light"], axes=[1, 2], keepdims=1),
+        helper.make_node("Mul", ["scaled", "light"], ["lit"]),
+        helper.make_node("Add", ["terms", "lit"], ["moved"]),
+        helper.make_node("Add", ["moved", "one"], ["more"]),
+    ]
+    stored = [
+        numpy_helper.from_array(np.array(values, np.float32), name)
+        for name, values in (("factors", [1, 2, 3]), ("terms", [0.5, 0, -1]), ("one", 1))
+    ]
+    pixels, more = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, 5, 3]) for name in ("pixels", "more")
+    )
+    made = helper.make_graph(nodes, "colours", [pixels], [more], stored)
+    content: bytes = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 15)], ir_version=9
+    ).SerializeToString()
+    return content
+
+
+def test_what_is_done_to_each_colour_is_done_in_rows_and_gives_the_same() -> None:
+    plain, rows = by_colour(), export._in_rows(by_colour())
+    pixels = np.random.default_rng(0).random((3, 4, 5, 3), np.float32)
+    expected, found = (
+        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
+        for each in (plain, rows)
+    )
+    assert np.array_equal(found, expected)
+    written = onnx.load_model_from_string(rows).graph
+    needed = {name for node in written.node for name in node.input}
+    floats = [one for one in written.initializer if one.data_type == TensorProto.FLOAT]
+    used = [list(one.dims) for one in floats if one.name in needed]
+    assert [15] in used  # a row of five pixels
+    assert [3] not in used

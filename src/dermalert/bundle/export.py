@@ -39,7 +39,7 @@ def export_onnx(model: Any, *, size: tuple[int, int]) -> bytes:
         warnings.simplefilter("ignore")  # tf2onnx touches NumPy names that newer releases rename
         file = Path(folder) / "model.onnx"
         model.export(file, format="onnx", verbose=False)
-        graph = _plainly_named(file.read_bytes(), tuple(expected))
+        graph = _plainly_named(_in_rows(file.read_bytes()), tuple(expected))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     found = session.run(list(expected), {"pixels": noise})
     for (name, wanted), given in zip(expected.items(), found, strict=True):
@@ -48,6 +48,63 @@ def export_onnx(model: Any, *, size: tuple[int, int]) -> bytes:
         if not difference <= TOLERANCE * unit:
             raise BundleError(f"The exported graph differs from the model by {difference:.2g} in {name}: report this.")
     return graph
+
+
+def _in_rows(graph: bytes) -> bytes:
+    """The same graph with factors and terms of each colour applied to whole rows of a picture.
+
+    Three values for each of many pixels are three at a time for ONNX Runtime, which takes six times as long as a row of
+    them: for pictures of 160×160 a tenth of the network's time. Reshaping copies nothing.
+    """
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph))
+    known = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    shapes = {each.name: [side.dim_value for side in each.type.tensor_type.shape.dim] for each in known}
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        nodes += _one_in_rows(node, shapes, constants, model.graph.initializer)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    rewritten: bytes = model.SerializeToString()
+    return rewritten
+
+
+def _one_in_rows(node: Any, shapes: dict[str, list[int]], constants: dict[str, Any], stored: Any) -> list[Any]:
+    """The node, or those that do the same in rows; constants that these need are added to `stored`."""
+    import onnx
+
+    shape = shapes.get(node.output[0], [])
+    if node.op_type not in ("Mul", "Add") or len(shape) != 4 or shape[3] != 3:
+        return [node]
+    _, height, width, colours = shape
+    name = node.output[0]
+
+    def constant(suffix: str, values: Any) -> str:
+        stored.append(onnx.numpy_helper.from_array(values, f"{name}/{suffix}"))
+        return f"{name}/{suffix}"
+
+    def reshaped(given: str, made: str, sides: list[int]) -> Any:
+        shape = constant(f"{made}/shape", np.array([0, *sides], np.int64))
+        return onnx.helper.make_node("Reshape", [given, shape], [made])
+
+    before, rows = [], []
+    for place, given in enumerate(node.input):
+        if shapes.get(given) == shape:
+            rows.append(f"{name}/rows{place}")
+            before.append(reshaped(given, rows[-1], [height, width * colours]))
+        elif given in constants and constants[given].shape == (colours,):
+            rows.append(constant(f"row{place}", np.tile(constants[given], width)))
+        elif shapes.get(given, [])[1:] == [1, 1, colours]:
+            repeats = constant(f"repeats{place}", np.array([1, 1, width, 1], np.int64))
+            before.append(onnx.helper.make_node("Tile", [given, repeats], [f"{name}/tiled{place}"]))
+            rows.append(f"{name}/row{place}")
+            before.append(reshaped(f"{name}/tiled{place}", rows[-1], [1, width * colours]))
+        else:
+            return [node]
+    flat = onnx.helper.make_node(node.op_type, rows, [f"{name}/flat"])
+    return [*before, flat, reshaped(f"{name}/flat", name, [height, width, colours])]
 
 
 def _plainly_named(graph: bytes, outputs: tuple[str, ...]) -> bytes:
