@@ -211,7 +211,7 @@ def refused(told: Told) -> str:
         for name, found in told["corruptions"].items()
     ]
     clean = interval(told["clean"]["refused"])
-    text = f"\nWhat share of them the gate refuses, so that a better picture is taken; clean: {clean}.\n\n"
+    text = f"\n\nWhat share of them the gate refuses, so that a better picture is taken; clean: {clean}.\n\n"
     return text + table(["Corruption", "1", "2", "3", "4", "5"], rows)
 
 

@@ -248,29 +248,34 @@ def _refused_rows(found: Robustness) -> list[Row]:
     if "refused" not in found.clean:
         return []
     return [
-        Row(name, "", [_cell(each["refused"]) for each in by_severity]) for name, by_severity in found.spoilt.items()
+        Row(name, "", [measure(each["refused"], as_percent=True) for each in by_severity])
+        for name, by_severity in found.spoilt.items()
     ]
 
 
 def _columns(found: Robustness) -> list[str]:
-    return [*(name.replace("_", " ").capitalize().replace("Auc", "AUC") for name in found.clean), "Change of AUC"]
+    shown = (name for name in found.clean if name != "refused")  # which has a table of its own
+    return [*(name.replace("_", " ").capitalize().replace("Auc", "AUC") for name in shown), "Change of AUC"]
 
 
 def _rows_at(found: Robustness) -> list[Row]:
     """At severity `AT`, the lowest AUC first."""
     worst_first = sorted(found.spoilt, key=lambda name: found.spoilt[name][AT - 1]["auc"].value)
-    clean = Row("as they are", "", [*map(_cell, found.clean.values()), Measure("")])
+    clean = Row("as they are", "", [*_cells(found.clean), Measure("")])
     return [clean, *(_row(name, found.spoilt[name][AT - 1]) for name in worst_first)]
 
 
 def _row(name: str, figures: Figures) -> Row:
-    cells = [_cell(figures[figure]) for figure in figures if figure != "auc_change"]
     corruption = CORRUPTIONS[name]
     return Row(
         name,
         f"{corruption.levels[AT - 1]:g} {corruption.unit}",
-        [*cells, measure(figures["auc_change"], as_percent=False, bar=False)],
+        [*_cells(figures), measure(figures["auc_change"], as_percent=False, bar=False)],
     )
+
+
+def _cells(figures: Figures) -> list[Measure]:
+    return [_cell(figures[name]) for name in figures if name not in ("auc_change", "refused")]
 
 
 def _cell(interval: Interval) -> Measure:
