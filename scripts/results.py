@@ -49,8 +49,9 @@ INTRODUCTION = """
 
 Made by `scripts/results.py` from the runs named in its head; [How it is made](release.md) tells how. Figures with 95 %
 intervals over lesions. Folds part lesions, never pictures; calibration, thresholds and conformal sets were fitted out
-of fold. A tenth of the lesions is held out: nothing was fitted on them. They were looked at twice, since the first look
-showed that the calibration had to be carried over: [decision 9](decisions/0009-the-model-that-ships.md).
+of fold. A tenth of the lesions is held out: nothing was fitted on them. They were looked at twice for the first model,
+since the first look showed that the calibration had to be carried over, and once for the one with colour constancy,
+which was not chosen by it: [decision 9](decisions/0009-the-model-that-ships.md).
 """
 
 WHERE_THE_REST_IS = """
