@@ -29,6 +29,7 @@ from dermalert.score.engine import Engine
 from dermalert.score.output import lines_of
 from dermalert.stages.scoring import run_score
 from graphs import CLASSES, bundle, graph, paint, point
+from peak import PEAK
 
 RED, GREEN, BLUE = (220, 40, 40), (40, 220, 40), (40, 40, 220)
 COLUMNS = "path,status,melanoma,malignant,alert,diagnosis,p_melanoma,p_nevus,p_vascular_lesion,ood,quality,message,set"
@@ -458,14 +459,16 @@ def test_without_a_file_the_rows_go_to_stdout_and_all_else_to_stderr(
 
 # Memory
 
-PEAK = """
-import resource, sys
-from pathlib import Path
+SCORED = (
+    PEAK
+    + """
+import sys
 from dermalert.stages.scoring import run_score
 
 run_score(int(sys.argv[1]) * sorted(Path(sys.argv[2]).iterdir()), None, Path(sys.argv[3]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2))
+print(peak())
 """
+)
 
 
 @pytest.mark.slow
@@ -473,7 +476,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform
 def test_memory_is_flat_however_many_pictures_there_are(tmp_path: Path) -> None:
     draw_many(tmp_path / "set", count=16, size=(512, 384))
     few, many = (
-        float(subprocess.check_output([sys.executable, "-c", PEAK, times, tmp_path / "set", tmp_path / "a.csv"]))
+        float(subprocess.check_output([sys.executable, "-c", SCORED, times, tmp_path / "set", tmp_path / "a.csv"]))
         for times in ("4", "20")
     )
     assert many < 600

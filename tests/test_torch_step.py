@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from dermalert.learn.backend import backend
 from dermalert.learn.step import Labels, Step
 from test_members import MEMBERS, RECIPE, SIZE, lesson
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: `make torch` installs it")
+# Not imported here: it would stay in every process that collects this file, with half a gigabyte.
+pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed: `make torch` installs it")
 FROZEN = 3
 STILL = replace(RECIPE, frozen_stages=FROZEN, dropout=0.0)
 
@@ -98,7 +100,7 @@ def test_dropout_is_drawn_anew_each_step_and_the_same_again(tmp_path: Path) -> N
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
-    layer = backend().keras.layers.Dropout(0.3)
+    layer, torch = backend().keras.layers.Dropout(0.3), torch_step.pytorch()
     drop = torch_step._dropout(layer, torch.Generator("cpu").manual_seed(1))
     ones = torch.ones(200, 200)
     dropped = drop(ones, ones, True)
