@@ -229,8 +229,7 @@ def similar(told: Told) -> str:
     ]
     text = (
         f"## Similar cases\n\nOf the {told['shown']} photographs that `dermalert similar` would show for a held-out "
-        "one, "
-        f"among {told['among']} that were learnt from: the share of the same category, beside that of any "
+        f"one, among {told['among']} that were learnt from: the share of the same category, beside that of any "
         "photographs.\n\n"
     )
     return text + table(["Category", "Pictures", "Alike", "By chance"], rows)
