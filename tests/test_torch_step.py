@@ -37,7 +37,7 @@ def both_steps(
         (networks.divided, lambda upper, **more: Step(upper, takes="float32", **more)),
         (
             lambda model, stages: torch_step.divided(model, stages, "cpu"),
-            lambda upper, **more: torch_step.TorchStep(upper, device="cpu", seed=1, **more),
+            lambda upper, **more: torch_step.TorchStep(upper, device="cpu", **more),
         ),
     ):
         model = networks.build(recipe, 3)

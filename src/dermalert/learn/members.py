@@ -108,7 +108,7 @@ class _TensorFlow:
     def divided(self, model: Any, frozen_stages: int) -> tuple[Any, Any]:
         return networks.divided(model, frozen_stages)
 
-    def step(self, upper: Any, seed: int, **options: Any) -> Step:  # noqa: ARG002  # dropout has its seed in the layer
+    def step(self, upper: Any, **options: Any) -> Step:
         return Step(upper, takes="float32", **options)
 
     def some(self, features: Any, rows: Rows) -> Any:
@@ -126,8 +126,8 @@ class _Torch:
     def divided(self, model: Any, frozen_stages: int) -> tuple[Any, Any]:
         return torch_step.divided(model, frozen_stages, self._device)
 
-    def step(self, upper: Any, seed: int, **options: Any) -> torch_step.TorchStep:
-        return torch_step.TorchStep(upper, seed=seed, device=self._device, **options)
+    def step(self, upper: Any, **options: Any) -> torch_step.TorchStep:
+        return torch_step.TorchStep(upper, device=self._device, **options)
 
     def some(self, features: Any, rows: Rows) -> Any:
         return features[rows]
@@ -154,7 +154,7 @@ class _Member:
         stages, rates = networks.learning(self.model, recipe)
         shares = balance.likeliest_shares(allowed[rows], turns(strata[rows]))
         offset = np.log(shares + _RARE).astype(np.float32)
-        self.step = using.step(upper, recipe.seed, stages=stages, rates=rates, offset=offset)
+        self.step = using.step(upper, stages=stages, rates=rates, offset=offset)
         self._learns = np.isin(np.arange(len(allowed)), rows)
         self._allowed = allowed.astype(np.float32)
 

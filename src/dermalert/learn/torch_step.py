@@ -81,7 +81,6 @@ class TorchStep:
         rates: each stage's factor of the learning rate.
         offset: float32 (C,), added to the logits in the loss, not in the model.
         device: as PyTorch names it.
-        seed: of dropout.
     """
 
     def __init__(
@@ -92,11 +91,11 @@ class TorchStep:
         rates: Sequence[float],
         offset: NDArray[np.float32],
         device: str,
-        seed: int,
     ) -> None:
         torch = pytorch()
-        self._model, self._device, self._seed = model, device, seed
+        self._model, self._device = model, device
         self._network = _Network(model, device)
+        self._seed = next((layer.seed for layer in _flat(model) if type(layer).__name__ == "Dropout"), 0)
         self._weights = [self._network.weights[id(variable)] for stage in stages for variable in stage]
         self._factors = [rate for rate, stage in zip(rates, stages, strict=True) for _ in stage]
         self._tensors = [weight.tensor.requires_grad_(True) for weight in self._weights]
