@@ -63,6 +63,7 @@ def test_with_one_picture_a_lesion_the_sets_are_those_of_the_textbooks_p_values(
     columns = [[CLASSES.index(name) for name in members] for members in fitted.categories.values()]
     for row, found in zip(new.probabilities, fitted.sets(new.probabilities, CLASSES), strict=True):
         expected = {max(zip(fitted.categories, columns, strict=True), key=lambda each: row[each[1]].sum())[0]}
+        expected.add(CATEGORY[CLASSES[row.argmax()]])
         for name, places in zip(fitted.categories, columns, strict=True):
             known = scores.probabilities[np.isin(truth, places)][:, places].sum(axis=1)
             p_value = (1 + (known <= row[places].sum()).sum()) / (len(known) + 1)
@@ -95,8 +96,20 @@ def test_a_category_with_too_few_lesions_is_in_every_set() -> None:
 def test_no_set_is_empty_and_the_likeliest_stands_first() -> None:
     fitted = ConformalSets(0.9, categories_of(CLASSES), {"akiec": 0.9, "melanoma": 0.3, "nevus": 0.9})
     probabilities = np.array([[0.3, 0.1, 0.35, 0.25], [0.0, 0.4, 0.6, 0.0]])
-    assert fitted.sets(probabilities, CLASSES) == [("akiec",), ("nevus", "melanoma")]
-    assert fitted.sets(probabilities[:, ::-1], CLASSES[::-1]) == [("akiec",), ("nevus", "melanoma")]
+    sets = [("akiec", "nevus"), ("nevus", "melanoma")]  # of the first, no class alone is likelier than nevus
+    assert fitted.sets(probabilities, CLASSES) == sets
+    assert fitted.sets(probabilities[:, ::-1], CLASSES[::-1]) == sets
+
+
+def test_melanoma_is_in_the_set_of_every_picture_that_raises_an_alert() -> None:
+    scores, _ = drawn(6, 300)
+    strict = ConformalSets.fit(scores)
+    fitted = ConformalSets.fit(scores, alerts=strict.thresholds["melanoma"] / 4)
+    alerts = scores.probabilities[:, 1] >= strict.thresholds["melanoma"] / 4
+    inside = np.array(["melanoma" in each for each in fitted.sets(scores.probabilities, CLASSES)])
+    assert inside[alerts].all()
+    assert not inside[~alerts].any()
+    assert ConformalSets.fit(scores, alerts=1.0) == strict
 
 
 def test_labels_that_leave_the_category_open_teach_nothing_and_coarse_ones_within_it_do() -> None:

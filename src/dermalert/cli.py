@@ -417,8 +417,9 @@ def score(
     PATHS are pictures, folders, quoted patterns such as '2026-*/**/*.jpg', CSV lists, manifests, tar and zip
     archives, and addresses such as s3://bucket/new/. docs/inputs.md has them all.
 
-    One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses that
-    cannot be ruled out. A file that cannot be used gets a row that says why, and the others go on.
+    One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses left
+    open: it holds the true one in nine of ten pictures of each kind. A file that cannot be used gets a row that says
+    why, and the others go on.
 
     What is interrupted, the same command goes on with: OUT takes its name once it is whole, and until then OUT.part
     and OUT.progress.json stand beside it.

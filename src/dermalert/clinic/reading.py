@@ -16,7 +16,7 @@ from dermalert.judge.conformal import categories_of
 from dermalert.judge.operating import OperatingPoint
 from dermalert.taxonomy import MELANOMA
 
-_LIKELY = 0.05  # of a category, from which it is shown though it was ruled out
+_LIKELY = 0.05  # of a category, from which it is shown though it is not in the set
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Reading:
         point: the operating point that gave the alert; None where it is not known.
         prevalence: of melanoma, where the model was calibrated; None likewise.
         coverage: that the set of categories promises; None likewise.
-        categories: those that cannot be ruled out, likeliest first, then others of some probability.
+        categories: those left open, likeliest first, then others of some probability.
         explained: the diagnoses that an evidence map can be asked of, melanoma first; empty where none can.
         record: decisions, notes and histologies, in the order in which they came.
     """

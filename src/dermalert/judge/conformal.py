@@ -1,7 +1,7 @@
 """Conformal sets: the diagnoses that a picture's scores leave open, at a stated coverage.
 
 Comes in: calibrated probabilities and the truth on pictures that the model was not trained on, as `Scores`.
-Goes out: `ConformalSets`, which names for each picture the categories that cannot be ruled out.
+Goes out: `ConformalSets`, which names for each picture the categories that are left open.
 It promises coverage for pictures like those it was fitted on, category by category; elsewhere it promises nothing.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dermalert.errors import DataError
 from dermalert.judge.operating import ROUNDING
 from dermalert.judge.scores import Scores
-from dermalert.taxonomy import COARSE
+from dermalert.taxonomy import COARSE, MELANOMA
 
 COVERAGE = 0.9
 MERGED = ("akiec", "bkl")  # coarse labels that much of the training data leaves open
@@ -30,7 +30,7 @@ class ConformalSets:
     Of the pictures of every category at least the share `coverage` has that category in its set, if they are like
     those fitted on (Vovk, "Conditional validity of inductive conformal predictors", ACML 2012; Sadinle, Lei and
     Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 114(525), 2019). The likeliest
-    category is always in the set, so that none is empty.
+    category, and that of the likeliest class, are always in the set, so that none is empty.
 
     Attributes:
         coverage: the share, in (0, 1).
@@ -44,15 +44,19 @@ class ConformalSets:
     thresholds: Mapping[str, float]
 
     @classmethod
-    def fit(cls, scores: Scores, *, coverage: float = COVERAGE) -> ConformalSets:
+    def fit(cls, scores: Scores, *, coverage: float = COVERAGE, alerts: float = 1.0) -> ConformalSets:
         """The thresholds that hold for a picture of a new lesion.
 
         Of a category with n lesions, one picture each, the threshold is the ceil((n + 1) coverage)-th highest of their
         probabilities: what a new one reaches with at least that chance. Several pictures of a lesion share its weight
         (Lee, Barber and Willett, "Distribution-free inference with hierarchical data", JRSS B, 2025). With fewer than
-        coverage / (1 - coverage) lesions, 9 for 0.9, nothing can be ruled out: the category is in every set.
+        coverage / (1 - coverage) lesions, 9 for 0.9, it cannot be left out: the category is in every set.
 
         Labels that leave the category open are not used.
+
+        Args:
+            alerts: the melanoma probability from which a picture raises an alert. Melanoma is in the set from there on,
+                at the latest: nobody can refer for a diagnosis that the same line rules out.
 
         Raises:
             DataError: the coverage is not in (0, 1), or a probability is NaN.
@@ -70,6 +74,8 @@ class ConformalSets:
             name: _threshold(summed[members[:, place], place], scores.groups[members[:, place]], coverage)
             for place, name in enumerate(categories)
         }
+        if MELANOMA in thresholds:
+            thresholds[MELANOMA] = min(thresholds[MELANOMA], alerts)
         return cls(coverage, categories, thresholds)
 
     def sets(self, probabilities: NDArray[np.float64], classes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -83,6 +89,8 @@ class ConformalSets:
         names = tuple(self.categories)
         inside = summed >= np.array([self.thresholds[name] for name in names])
         inside |= summed == summed.max(axis=1, keepdims=True)
+        likeliest = _summed(np.eye(len(classes))[probabilities.argmax(axis=1)], classes, self.categories)
+        inside |= likeliest > 0
         order = np.argsort(-summed, axis=1, kind="stable")
         return [
             tuple(names[place] for place in row if member[place])

@@ -48,7 +48,7 @@ class Finding:
             prevalence changes no alert: the threshold is one on the probability as calibrated.
         diagnosis: the likeliest class.
         message: why it was not scored; of a scored picture, what the gate warns of.
-        possible: the conformal set, likeliest first: the categories that cannot be ruled out; no prevalence changes it.
+        possible: the conformal set, likeliest first: the categories left open; no prevalence changes it.
             Empty where not scored, or where the bundle has none.
         ood: how unlike dermoscopic pictures it is, rejected from 1.0; None where the bundle has no gate.
         quality: 0, rejected, to 1, nothing to complain of; likewise.

@@ -204,7 +204,7 @@ def _judge(
         calibration=calibration,
         prevalence=shares_of(validation),
         operating_points=points,
-        conformal=ConformalSets.fit(validation),
+        conformal=ConformalSets.fit(validation, alerts=points[0].threshold if points else 1.0),
     )
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=seed)
     bundle = replace(bundle, card=model_card(bundle, evaluations))
@@ -256,6 +256,7 @@ def bare(graph: bytes, recipe: Recipe, classes: tuple[str, ...]) -> Bundle:
         name=recipe.name,
         classes=classes,
         size=recipe.size,
+        prepare=recipe.prepare,
         calibration=Calibration.none(len(classes)),
         prevalence=dict.fromkeys(classes, 1 / len(classes)),
         data={},

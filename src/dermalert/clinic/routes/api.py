@@ -40,7 +40,7 @@ class FindingOut(_Row):
     malignant: float | None
     alert: Literal["refer", "none"] | None
     diagnosis: str | None = Field(description="The likeliest; not the answer.")
-    possible: list[str] = Field(description="What cannot be ruled out, likeliest first.")
+    possible: list[str] = Field(description="Diagnoses left open, likeliest first.")
     probabilities: dict[str, float]
     ood: float | None = Field(description="How unlike dermoscopic pictures it is; refused from 1.")
     quality: float | None = Field(description="From 0, refused, to 1.")
