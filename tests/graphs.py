@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dermalert.bundle.format import Bundle
+from dermalert.bundle.gate import Gate
 from dermalert.judge.calibration import Calibration
 from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.intervals import Interval
@@ -103,6 +104,12 @@ def bundle(*, threshold: float | None = 0.5, classes: tuple[str, ...] = CLASSES,
         "card": "# Model card: mean colour\n",
     }
     return Bundle(**{**fields, **changes})
+
+
+def quality_gate() -> Gate:
+    """A gate for `bundle` that goes by quality alone: to its features, nothing is strange."""
+    some, none = np.ones(1, np.float32), np.zeros(0, np.float32)
+    return Gate(np.zeros(6, np.float32), np.eye(6, dtype=np.float32), np.full(2, 1e9, np.float32), none, some, some)
 
 
 def paint(file: Path, colour: tuple[int, int, int], **options: Any) -> Path:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from dermalert import page
 from dermalert.bundle.format import Bundle
-from dermalert.bundle.gate import Gate
 from dermalert.bundle.shuffled import with_shuffled_weights
 from dermalert.cli import main
 from dermalert.errors import DataError, MissingExtra
@@ -36,7 +35,7 @@ from dermalert.score.engine import Engine
 from dermalert.score.explain import CLASS_ACTIVATION, OCCLUSION, evidence, explain, hidden, smoothed
 from dermalert.stages import explaining
 from dermalert.stages.explaining import checked_evidence, run_explain
-from graphs import CLASSES, bundle, paint
+from graphs import CLASSES, bundle, paint, quality_gate
 from pooled import CELL, SIZE, pooled_bundle, spotted
 from reading import read
 
@@ -488,12 +487,16 @@ def test_masks_of_other_pictures_are_told_of(clinic: Path) -> None:
         checked_evidence(Engine(pooled_bundle()), index(list_data(clinic)).manifest, masks={"other": clinic / "x.png"})
 
 
+def test_a_class_that_the_model_never_names_is_not_explained(tmp_path: Path) -> None:
+    turned_off = bundle(prevalence={"melanoma": 0.3, "nevus": 0.7, "vascular lesion": 1e-12})
+    picture = saved(tmp_path / "a.png", np.full((200, 200, 3), 120, np.uint8))
+    with pytest.raises(DataError, match="never names vascular lesion"):
+        list(run_explain([picture], turned_off, tmp_path / "map.png", diagnosis="vascular lesion"))
+
+
 def test_what_score_rejects_is_not_explained_and_told_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    some, none = np.ones(1, np.float32), np.zeros(0, np.float32)
-    far = np.full(2, 1e9, np.float32)  # so that quality alone decides
-    gate = Gate(np.zeros(6, np.float32), np.eye(6, dtype=np.float32), far, none, some, some)
     dark = saved(tmp_path / "dark.png", np.full((200, 200, 3), 12, np.uint8))
     lit = saved(tmp_path / "lit.png", np.random.default_rng(0).integers(60, 255, (200, 200, 3)).astype(np.uint8))
-    told = list(run_explain([dark, lit], bundle(gate=gate), tmp_path / "maps", diagnosis="melanoma"))
+    told = list(run_explain([dark, lit], bundle(gate=quality_gate()), tmp_path / "maps", diagnosis="melanoma"))
     assert [one.path for one in told] == [lit]
     assert "dark.png: the gate rejects it. " in capsys.readouterr().err

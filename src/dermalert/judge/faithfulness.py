@@ -120,6 +120,7 @@ class EvidenceChecks:
     likeness: NDArray[np.float64]
 
 
+_OF_MASKS = ("inside", "covered", "inside_centre")
 _DIFFERENCES = {
     "deletion_gain": ("deletion_random", "deletion"),
     "deletion_gain_centre": ("deletion_centre", "deletion"),
@@ -136,7 +137,7 @@ class EvidenceFigures:
 
     Attributes:
         method: how the maps were made.
-        pictures, masked: looked at, and how many of them have a mask.
+        pictures, masked: looked at, and how many of them have a mask and some evidence to be inside it.
         unchecked: why the sanity check could not be made; empty where it was.
         figures: the means of `EvidenceChecks`, and by how much the map is better, paired: `deletion_gain`,
             `insertion_gain`, `inside_gain` than chance, and with `_centre` than a blob in the middle.
@@ -165,10 +166,14 @@ def summarized(
 ) -> EvidenceFigures:
     """The means over pictures with intervals over lesions.
 
+    What is told of masks is told of the same pictures throughout: of those that have one, and any evidence at all.
+
     Args:
         groups: int64 (N,), the lesion of each picture.
     """
     columns = {field.name: getattr(checks, field.name) for field in fields(checks)}
+    masked = np.isfinite([columns[name] for name in _OF_MASKS]).all(axis=0)
+    columns |= {name: np.where(masked, columns[name], np.nan) for name in _OF_MASKS}
     for name, (better, worse) in _DIFFERENCES.items():
         columns[name] = columns[better] - columns[worse]
     values = np.stack(list(columns.values()), axis=1)
@@ -181,9 +186,8 @@ def summarized(
         return mean
 
     intervals = group_bootstrap_many(means, groups, resamples=resamples, seed=seed)
-    masked = int(np.isfinite(checks.covered).sum())
     figures = dict(zip(columns, intervals, strict=True))
-    return EvidenceFigures(method, len(values), masked, unchecked, figures)
+    return EvidenceFigures(method, len(values), int(masked.sum()), unchecked, figures)
 
 
 def evidence_section(evidence: EvidenceFigures) -> page.Section:

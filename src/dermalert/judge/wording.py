@@ -93,7 +93,7 @@ def tiles(head: Evaluation) -> list[tuple[str, Measure, str]]:
         told.append(_tile("Sensitivity", at.sensitivity, "of melanomas, it says “refer”"))
         told.append(_tile("Specificity", at.specificity, "of other lesions, no alert"))
     told.append(_tile("Melanoma AUC", head.figures["melanoma_auc"], "0.5 is guessing, 1 perfect", as_percent=False))
-    among = f"mean over {len(head.classes)} diagnoses"
+    among = "mean over the diagnoses that these pictures show"
     told.append(_tile("Balanced accuracy", head.figures["balanced_accuracy"], among))
     return told
 

@@ -77,13 +77,17 @@ def explain(engine: Engine, pixels: NDArray[np.uint8], diagnosis: str) -> list[E
         pixels: uint8 (N, H, W, 3) at the bundle's size.
 
     Raises:
-        DataError: the bundle's model does not know the diagnosis.
+        DataError: the bundle's model does not know the diagnosis, or never names it.
         BundleError: as `Engine.run`.
     """
     classes = engine.bundle.classes
     if diagnosis not in classes:
         known = ", ".join(classes)
         raise DataError(f"This model does not know {printable(diagnosis)!r}. Name one of its classes: {known}.")
+    if diagnosis in engine.bundle.untold:
+        raise DataError(
+            f"This model never names {diagnosis}: no label that it was given means that alone. Ask for another class."
+        )
     number = classes.index(diagnosis)
     maps, probabilities = evidence(engine, pixels, [number] * len(pixels))
     values = smoothed(maps, engine.bundle.size)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dermalert.bundle.format import Bundle
 from dermalert.bundle.shuffled import with_shuffled_weights
 from dermalert.errors import DataError, MissingExtra, NotAPicture, RefusedFile, in_utf8, printable
-from dermalert.intake.decode import EXTENSIONS, Picture, PictureInfo, decode, load, read_bytes
+from dermalert.intake.decode import EXTENSIONS, PictureInfo, decode, load, read_bytes
 from dermalert.intake.given import Found, given_at
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.masks import load_mask, masks_in
@@ -32,9 +32,9 @@ from dermalert.judge.faithfulness import (
 )
 from dermalert.page.overlay import evidence_png
 from dermalert.page.page import percent
-from dermalert.score import gate
 from dermalert.score.engine import Engine
 from dermalert.score.explain import Explanation, evidence, explain, hidden, method_of, smoothed
+from dermalert.stages.gating import refuse_strangers
 from dermalert.taxonomy import label_of
 
 EDGE = 1024  # pixels of the longer side that a picture is shown from
@@ -65,7 +65,7 @@ class Explained:
         """What the map shows, in a sentence or two: the PNG's text alternative too."""
         told = f"{self.explanation.diagnosis}: {percent(self.explanation.probability, 1)}"
         if self.explanation.peak is None:
-            return f"{told}; no part of the picture speaks for it"
+            return f"{told}; no part of the picture speaks for it, and its probability is what the others leave"
         across, down = self.explanation.peak
         told += f"; most evidence at {percent(across)} of the width and {percent(down)} of the height"
         if self.inside is not None and self.covered is not None:
@@ -185,7 +185,7 @@ def _masks(mask: Path | None, pictures: Sequence[Path]) -> Mapping[str, Path]:
 def _explained(engine: Engine, picture: Path, file: Path, diagnosis: str, mask: Path | None) -> Explained:
     data = read_bytes(picture)
     seen = decode(data, path=picture, size=engine.bundle.size)
-    _refuse_strangers(engine, seen, picture)
+    refuse_strangers(engine, seen, picture)
     (found,) = explain(engine, seen.pixels[None], diagnosis)
     share = covered = None
     if mask is not None:
@@ -207,16 +207,6 @@ def _explained(engine: Engine, picture: Path, file: Path, diagnosis: str, mask: 
     )
     part.replace(file)
     return one
-
-
-def _refuse_strangers(engine: Engine, seen: Picture, path: Path) -> None:
-    """Raises where `score` would reject the picture: a map of something else than a lesion would look no less sure."""
-    if engine.bundle.gate is None:
-        return
-    quality = gate.measure_quality(seen.pixels, seen.info.width, seen.info.height)
-    (verdict,) = gate.judge(engine.bundle.gate, engine.run(seen.pixels[None], *gate.FEATURES), [quality])
-    if not verdict.accepted:
-        raise RefusedFile(path, "the gate rejects it", f"{verdict.reason}.")
 
 
 def _shown(info: PictureInfo) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from dermalert.intake.sources import list_data
 from dermalert.page.page import count
 from dermalert.score.engine import Engine
 from dermalert.score.similar import Embedder, Index, embed, nearest
+from dermalert.stages.gating import refuse_strangers
 
 BATCH = 32
 EDGE = 240  # pixels of the pictures on the page
@@ -100,7 +101,7 @@ def run_similar(
         index: folder where embeddings are kept, so that each picture goes through the model once.
 
     Raises:
-        RefusedFile: the picture cannot be used.
+        RefusedFile: the picture cannot be used, or the bundle's gate rejects it.
         DataError: nothing there, not one picture of the collection could be used, or `out` is named like a picture.
         BundleError: the bundle cannot be used, or gives no embedding.
     """
@@ -110,7 +111,9 @@ def run_similar(
         )
     engine = Engine(bundle)
     data = read_bytes(picture)
-    query = embed(engine, decode(data, path=picture, size=bundle.size).pixels[None])[0]
+    asked = decode(data, path=picture, size=bundle.size)
+    refuse_strangers(engine, asked, picture)
+    query = embed(engine, asked.pixels[None])[0]
     collection = Collection.read(among, engine, index, workers)
     itself = hashlib.sha256(data).digest()
     searched = sum(len(paths) for one, paths in collection.places.items() if one != itself)
