@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dermalert.bundle.format import LEARNT_DIGITS, Bundle
 from dermalert.drawn import DrawnSet, draw_class_folders, draw_many, draw_table
@@ -26,7 +27,7 @@ from dermalert.stages.auditing import run_audit
 from dermalert.stages.judging import run_evaluate
 from dermalert.stages.telling import summary
 from dermalert.taxonomy import NAMES
-from graphs import CLASSES, bundle, graph, paint, point
+from graphs import CLASSES, bundle, graph, paint, point, quality_gate
 from reading import read
 
 MADE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -88,13 +89,14 @@ def test_every_labelled_picture_has_one_row_with_what_the_engine_says_of_it(judg
     assert list(table[0]) == [
         *("image_id", "given_label", "diagnosis", "split", "group", "resolution"),
         *("p_melanoma", "p_nevus", "p_vascular_lesion"),
+        "refused",
     ]
     assert len({row["image_id"] for row in table}) == len(table) == judged.set.pictures
     assert not any("no diagnosis" in row["image_id"] for row in table)
     engine = Engine(Bundle.load(judged.out / "bundle"))
     for row in table[::9]:
         expected = engine.probabilities(load(judged.set.root / row["image_id"], size=(20, 16)).pixels[None])[0]
-        assert [float(row[name]) for name in list(row)[-3:]] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert [float(row[name]) for name in list(row)[-4:-1]] == pytest.approx(expected.tolist(), abs=1e-5)
     for name in ("p_melanoma", "p_nevus", "p_vascular_lesion"):
         assert all(0 <= float(row[name]) <= 1 for row in table)
 
@@ -340,11 +342,27 @@ def test_any_file_name_stands_whole_in_one_row(tmp_path: Path, name: str) -> Non
     assert [row["image_id"] for row in rows(tmp_path / "out" / "predictions.csv")] == expected
 
 
+def test_what_the_gate_refuses_is_counted_and_judged_all_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, low, high in (("melanoma/black", 0, 9), ("melanoma/a", 60, 255), ("nevus/b", 60, 255), ("nevus/c", 0, 9)):
+        file = tmp_path / "set" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(low, high, (200, 200, 3)).astype(np.uint8)).save(file)
+    judge(bundle(gate=quality_gate()), tmp_path / "set", tmp_path / "out")
+    table = {Path(row["image_id"]).stem: row["refused"] for row in rows(tmp_path / "out" / "predictions.csv")}
+    assert {name for name, why in table.items() if why} == {"black", "c"}
+    told = strictly(tmp_path / "out" / "metrics.json")
+    counted = ("pictures", "refused", "melanomas", "melanomas_refused")
+    assert [told["gate"][name] for name in counted] == [4, 2, 2, 1]
+    assert told["evaluations"][AS_GIVEN]["pictures"] == 4
+    assert "would refuse 2 of the 4 pictures, 1 of the 2 of melanomas" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_batches_of_any_size_give_the_same_logits_in_row_order(
     audited: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(bundle())
-    found, logits, _, _ = judging.score_labelled(engine, audited)
+    found, logits, *_ = judging.score_labelled(engine, audited)
     assert found.column("image_id") == audited.column("image_id")
     monkeypatch.setattr(judging, "BATCH", 4)
     assert np.allclose(judging.score_labelled(engine, audited, workers=1).logits, logits, atol=1e-5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from dermalert.intake.split import clean_test, group_numbers
 from dermalert.judge.evaluation import Evaluation, evaluate
 from dermalert.judge.faithfulness import evidence_section
 from dermalert.judge.mistakes import worst
+from dermalert.judge.operating import OperatingPoint
 from dermalert.judge.report import DataSummary, write_report
 from dermalert.judge.robustness import section
 from dermalert.judge.scores import Scores, truth_of
@@ -38,12 +40,13 @@ from dermalert.judge.scrutiny_page import sections
 from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
 from dermalert.judge.subgroups import age_bands, body_sites, tone_bands
 from dermalert.score.engine import Engine
+from dermalert.score.gate import FEATURES, Quality, judge, measure_quality
 from dermalert.score.output import RowWriter
 from dermalert.stages.auditing import examine_and_suspect
 from dermalert.stages.checklisting import characteristics, write_checklists
 from dermalert.stages.explaining import checked_evidence
 from dermalert.stages.robustness import judge_robustness
-from dermalert.taxonomy import Label, label_of
+from dermalert.taxonomy import MELANOMA, Label, label_of
 
 BATCH = 32
 
@@ -73,45 +76,64 @@ class Scored(NamedTuple):
         logits: float32 (M, C).
         read: bool (N,), which of those asked for they are.
         angles: float64 (M,), their skin's individual typology angles in degrees; NaN where too little skin is seen.
+        refusals: (M,) why the gate would refuse each; "" where it would not, or there is none.
     """
 
     manifest: Manifest
     logits: NDArray[Any]
     read: NDArray[np.bool_]
     angles: NDArray[np.float64]
+    refusals: tuple[str, ...]
 
 
 def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = None) -> Scored:
-    """Scores every picture of `manifest` that can be decoded; what cannot be is told on stderr.
+    """Scores every picture of `manifest` that can be decoded, whatever the gate says; what cannot be is told on stderr.
 
     Raises:
         DataError: none can be.
     """
     size = engine.bundle.size
 
-    def seen(path: Path) -> tuple[NDArray[np.uint8], float] | None:
+    def seen(path: Path) -> tuple[NDArray[np.uint8], float, Quality] | None:
         try:
-            pixels = load(path, size=size).pixels
-            return pixels, typology_angle(pixels)
+            picture = load(path, size=size)
         except RefusedFile as refusal:
             tqdm.write(str(refusal), file=sys.stderr)
             return None
+        quality = measure_quality(picture.pixels, picture.info.width, picture.info.height)
+        return picture.pixels, typology_angle(picture.pixels), quality
 
     stream = tqdm(in_order(seen, manifest.paths(), workers), total=len(manifest), desc="score", unit="picture")
-    logits, usable, batch, angles = [], [], [], []
-    for picture in stream:
-        usable.append(picture is not None)
-        if picture is not None:
-            batch.append(picture[0])
-            angles.append(picture[1])
-        if len(batch) == BATCH:
-            logits.append(engine.logits(np.stack(batch)))
-            batch = []
-    if batch:
-        logits.append(engine.logits(np.stack(batch)))
+    usable: list[bool] = []
+    angles: list[float] = []
+
+    def read() -> Iterator[tuple[NDArray[np.uint8], Quality]]:
+        for picture in stream:
+            usable.append(picture is not None)
+            if picture is not None:
+                angles.append(picture[1])
+                yield picture[0], picture[2]
+
+    logits, refusals, pictures = [], [], read()
+    while batch := list(islice(pictures, BATCH)):
+        given, why = _judged_by_gate(engine, np.stack([pixels for pixels, _ in batch]), [each for _, each in batch])
+        logits.append(given)
+        refusals += why
     if not logits:
         raise DataError(f"{manifest.root}: none of its pictures can be read any more.")
-    return Scored(manifest.where(usable), np.concatenate(logits), np.array(usable, dtype=bool), np.array(angles))
+    kept = np.array(usable, dtype=bool)
+    return Scored(manifest.where(usable), np.concatenate(logits), kept, np.array(angles), tuple(refusals))
+
+
+def _judged_by_gate(
+    engine: Engine, pixels: NDArray[np.uint8], qualities: Sequence[Quality]
+) -> tuple[NDArray[Any], list[str]]:
+    """Logits, float32 (N, C), and why the gate would refuse each; "" where it would not."""
+    gate = engine.bundle.gate
+    if gate is None:
+        return engine.logits(pixels), [""] * len(pixels)
+    found = engine.run(pixels, "logits", *FEATURES)
+    return found["logits"], [verdict.reason for verdict in judge(gate, found, qualities)]
 
 
 def scores_of(
@@ -164,16 +186,22 @@ def views_of(
     return views
 
 
-def write_predictions(file: Path, manifest: Manifest, bundle: Bundle, logits: NDArray[Any]) -> None:
-    """One row a picture: what was said of it, where it stood, and its calibrated probabilities."""
+def write_predictions(
+    file: Path, manifest: Manifest, bundle: Bundle, logits: NDArray[Any], refusals: Sequence[str] | None = None
+) -> None:
+    """One row a picture: what was said of it, where it stood, its calibrated probabilities, and why the gate would
+    refuse it."""
     probabilities = bundle.calibration.apply(logits)
     columns = ("image_id", "given_label", "diagnosis", "split", "group", "resolution")
     kept = [manifest.column(name) for name in columns]
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = RowWriter(stream)
-        writer.write([*columns, *(f"p_{name.replace(' ', '_')}" for name in bundle.classes)])
-        for told, row in zip(zip(*kept, strict=True), probabilities, strict=True):
-            writer.write([None if value is None else str(value) for value in told] + [f"{p:.6f}" for p in row])
+        writer.write([*columns, *(f"p_{name.replace(' ', '_')}" for name in bundle.classes), "refused"])
+        for told, row, why in zip(
+            zip(*kept, strict=True), probabilities, refusals or [""] * len(probabilities), strict=True
+        ):
+            words = [None if value is None else str(value) for value in told]
+            writer.write([*words, *(f"{p:.6f}" for p in row), why])
 
 
 def write_metrics(file: Path, evaluations: Mapping[str, Evaluation], **facts: Any) -> None:
@@ -259,7 +287,7 @@ def run_evaluate(
     if not len(labelled):
         raise DataError(f"{data}: no picture there has a diagnosis to judge by. `dermalert score` needs none.")
     engine = Engine(bundle)
-    labelled, logits, read, angles = score_labelled(engine, labelled, workers=workers)
+    labelled, logits, read, angles, refusals = score_labelled(engine, labelled, workers=workers)
     kept = clean[read]
     probabilities = bundle.calibration.apply(logits)
     views = {"as given": scores_of(labelled, as_given(labelled), bundle.classes, probabilities)}
@@ -296,7 +324,11 @@ def run_evaluate(
         told.append(section(spoilt))
         further["robustness"] = {"set": last, **spoilt.to_json()}
     out.mkdir(parents=True, exist_ok=True)
-    write_predictions(out / "predictions.csv", labelled, bundle, logits)
+    write_predictions(out / "predictions.csv", labelled, bundle, logits, refusals)
+    if bundle.gate:
+        gated = GateFound.of(views["as given"], refusals, bundle.operating_point)
+        notes.append(gated.words())
+        further["gate"] = gated._asdict()
     write_metrics(
         out / "metrics.json",
         evaluations,
@@ -324,6 +356,43 @@ def run_evaluate(
     run = Run(bundle, evaluations, summary, scrutiny, maps, command, characteristics=known, robustness=spoilt)
     write_checklists(out, run, made=made)
     return evaluations
+
+
+class GateFound(NamedTuple):
+    """How many of the pictures judged `score` would refuse. Every figure counts them as if it had not.
+
+    Attributes:
+        pictures, refused: all, and those refused.
+        melanomas, melanomas_refused: of those whose label decides it.
+        melanomas_alerted: of the melanomas refused, those that would have raised an alert; None without a threshold.
+    """
+
+    pictures: int
+    refused: int
+    melanomas: int
+    melanomas_refused: int
+    melanomas_alerted: int | None
+
+    @classmethod
+    def of(cls, scores: Scores, refusals: Sequence[str], point: OperatingPoint | None) -> GateFound:
+        """Args: refusals: (N,), of each picture of the scores."""
+        refused = np.array([bool(why) for why in refusals])
+        named = np.array(scores.classes) == MELANOMA
+        melanoma = scores.truth[:, named].any(axis=1) & (scores.truth.sum(axis=1) == 1)
+        missed = refused & melanoma
+        alerted = None if point is None else int((scores.probabilities[missed][:, named] >= point.threshold).sum())
+        return cls(len(refused), int(refused.sum()), int(melanoma.sum()), int(missed.sum()), alerted)
+
+    def words(self) -> str:
+        """For the report."""
+        if not self.refused:
+            return f"The gate refuses none of the {self.pictures} pictures."
+        alerted = "" if self.melanomas_alerted is None else f", {self.melanomas_alerted} of which would raise an alert"
+        return (
+            f"The gate would refuse {self.refused} of the {self.pictures} pictures, {self.melanomas_refused} of the "
+            f"{self.melanomas} of melanomas among them{alerted}. The figures here are of all, as if it had not; "
+            "predictions.csv says which, and why."
+        )
 
 
 def _learnt_from(manifest: Manifest, bundle: Bundle) -> NDArray[np.bool_]:
