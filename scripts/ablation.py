@@ -21,6 +21,8 @@ collection and melanoma. Source-adversarial: Ganin et al., "Domain-adversarial t
 2018, each network taught by the release's own that left out the same. Statistics mixed: Zhou et al., "Domain
 generalization with MixStyle", ICLR 2021, between what the frozen stages make of a network's own pictures. Weights
 averaged: Cha et al., "SWAD: domain generalization by seeking flat minima", NeurIPS 2021, without its choice of an end.
+Cut to the lesion: at each epoch another half of the pictures that `--masks` has a mask of; all are scored whole, since
+nobody outlines lesions in a clinic.
 """
 
 from __future__ import annotations
@@ -31,15 +33,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from dermalert.bundle.export import export_onnx
 from dermalert.bundle.format import Bundle
 from dermalert.intake.manifest import Manifest
+from dermalert.intake.masks import load_mask, masks_in
 from dermalert.judge.calibration import Calibration
 from dermalert.judge.categories import in_categories
 from dermalert.judge.intervals import group_bootstrap, paired_difference
@@ -64,6 +68,9 @@ ROBUST_STEP = 0.01  # eta of the group weights
 MIX_CHANCE, MIX_ALPHA = 0.5, 0.1  # of a batch; of the beta distribution
 STEADY_RATE, STEADY_FROM = 0.6, 0.03  # of the highest rate; of the training
 AVERAGED_FROM, AVERAGED_EVERY = 0.4, 5  # of the training; batches
+SKIN = 0.25  # of the lesion's longer side, left on each side of it
+
+Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Arm:
         teacher: share of the teacher's probabilities in the loss; 0: none.
         mixed: whether means and deviations of maps are mixed between pictures.
         averaged: whether the rate stays, and the weights are the mean of those on the way.
+        cut: chance of a picture that has a lesion mask to be shown cut to the lesion and some skin around it.
     """
 
     words: str
@@ -89,15 +97,17 @@ class Arm:
     teacher: float = 0.0
     mixed: bool = False
     averaged: bool = False
+    cut: float = 0.0
 
 
-def arms(lite0: Path | None, lite2: Path | None) -> dict[str, Arm]:
-    """Those that can be trained with the weights at hand."""
+def arms(lite0: Path | None, lite2: Path | None, masks: Path | None) -> dict[str, Arm]:
+    """Those that can be trained with the weights and masks at hand."""
     lite = {
         name: Arm(f"network {name}", {"network": name, "weights": str(file)})
         for name, file in (("efficientnet-lite0", lite0), ("efficientnet-lite2", lite2))
         if file is not None
     }
+    cut = Arm("half of the pictures that have a lesion mask cut to the lesion", cut=0.5)
     plain = {name: each for name, each in RELEASE.augment.items() if name in ("flip", "rotate", "zoom", "shift")}
     return {
         BASE: Arm("the release's recipe without colour constancy, for as many epochs as all arms"),
@@ -113,6 +123,7 @@ def arms(lite0: Path | None, lite2: Path | None) -> dict[str, Arm]:
         "weights averaged": Arm(
             "a steady rate, and the mean of the weights from 0.4 of the training on", averaged=True
         ),
+        **({"cut to the lesion": cut} if masks else {}),
     }
 
 
@@ -123,20 +134,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lite0", type=Path, help="weights that scripts/convert_lite.py made")
     parser.add_argument("--lite2", type=Path, help="likewise")
+    parser.add_argument("--masks", type=Path, help="a folder of lesion masks, named like the pictures")
     parser.add_argument("--only", action="append", help="an arm to train; may be given again; by default all")
     parser.add_argument("--cache", type=Path, help="decoded pictures; by default the release's own")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     pooled = Manifest.read(asked.release / "pooled.parquet")
     teachers, _ = read_arrays(asked.release / "logits.npz")
-    known = arms(asked.lite0, asked.lite2)
+    known = arms(asked.lite0, asked.lite2, asked.masks)
     for name in asked.only or known:
         file, arm = asked.out / f"{name}.npz", known[name]
         if file.exists():
             continue
         recipe = replace(RELEASE, **{"prepare": (), "epochs": asked.epochs, **arm.recipe})
         shots = gather(pooled, recipe, asked.cache or asked.release.parent / "decoded")
-        found = trained(name, arm, recipe, shots, teachers)
+        found = trained(name, arm, recipe, shots, teachers, lesion_boxes(shots, asked.masks) if arm.cut else {})
         write_arrays(file, found, {"arm": {**asdict(arm), "epochs": asked.epochs}})
     shots = gather(pooled, RELEASE, asked.cache or asked.release.parent / "decoded")
     prior = Bundle.load(asked.release / "bundle").prevalence
@@ -147,7 +159,12 @@ def main() -> None:
 
 
 def trained(
-    name: str, arm: Arm, recipe: Recipe, shots: Photographs, teachers: Mapping[str, NDArray[np.float32]]
+    name: str,
+    arm: Arm,
+    recipe: Recipe,
+    shots: Photographs,
+    teachers: Mapping[str, NDArray[np.float32]],
+    boxes: Mapping[int, Box],
 ) -> dict[str, NDArray[np.float32]]:
     """Logits, float32 (N, C), of all photographs by each network."""
     members = {key: rows for key, rows in shots.members().items() if key == LEFT_OUT or key.startswith("without")}
@@ -159,12 +176,14 @@ def trained(
     for number in range(1, recipe.epochs + 1):
         order = balance.tempered_order(every, shots.strata, np.random.default_rng((recipe.seed, number)))
 
+        pixels = _PartlyCut(shots.pixels, _some(boxes, arm.cut, (recipe.seed, number)))
+
         def change(batch: NDArray[np.uint8], index: int, epoch: int = number) -> Augmented:
             return augmenter(batch, epoch=epoch, batch=index)
 
         done = 0
         with tqdm(total=len(order), desc=f"{name} {number}/{recipe.epochs}", unit="picture") as bar:
-            for rows, made in batches(shots.pixels, order, recipe.batch_size, change=change):
+            for rows, made in batches(cast("NDArray[np.uint8]", pixels), order, recipe.batch_size, change=change):
                 progress = (number - 1 + done / len(order)) / recipe.epochs
                 features = trunk(made.pixels)
                 for lesson in lessons.values():
@@ -172,6 +191,41 @@ def trained(
                 done += len(rows)
                 bar.update(len(rows))
     return {key: lesson.logits(recipe, shots) for key, lesson in lessons.items()}
+
+
+def lesion_boxes(shots: Photographs, folder: Path) -> dict[int, Box]:
+    """Of each photograph that has a mask, by its row: the lesion and some skin around it."""
+    known, boxes = masks_in(folder), {}
+    height, width = shots.pixels.shape[1:3]
+    for row, path in enumerate(shots.manifest.paths()):
+        if path.stem not in known:
+            continue
+        across, down = (np.flatnonzero(load_mask(known[path.stem], (width, height)).any(axis=axis)) for axis in (0, 1))
+        if len(across):
+            skin = round(SKIN * max(np.ptp(across), np.ptp(down)))
+            left, upper = max(across[0] - skin, 0), max(down[0] - skin, 0)
+            boxes[row] = (left, upper, min(across[-1] + 1 + skin, width), min(down[-1] + 1 + skin, height))
+    return boxes
+
+
+def _some(boxes: Mapping[int, Box], share: float, seed: tuple[int, int]) -> dict[int, Box]:
+    chance = np.random.default_rng(seed).random(len(boxes))
+    return {row: box for (row, box), drawn in zip(boxes.items(), chance, strict=True) if drawn < share}
+
+
+class _PartlyCut:
+    """Pictures by row, some of them cut to a box and enlarged."""
+
+    def __init__(self, pixels: NDArray[np.uint8], boxes: Mapping[int, Box]) -> None:
+        self._pixels, self._boxes = pixels, boxes
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        taken = self._pixels[rows]
+        for place, row in enumerate(rows.tolist()):
+            if box := self._boxes.get(row):
+                whole = Image.fromarray(taken[place])
+                taken[place] = np.asarray(whole.resize(whole.size, Image.Resampling.BICUBIC, box=box))
+        return taken
 
 
 class _Lesson:
