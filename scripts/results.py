@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 Told = Mapping[str, Any]
+RATES = ("Sensitivity", "Specificity")
 
 
 def main(run: Path, held_out: Path, tried: Path) -> None:
@@ -143,24 +144,22 @@ def calibration(release: Told) -> str:
 def operating_points(bundle: Told, scrutiny: Told) -> str:
     found = {point["name"]: point for point in scrutiny["operating_points"]}
     shown = [each["prevalence"] for each in next(iter(found.values()))["at_prevalence"]]
-    rows = []
+    rows, meant = [], []
     for chosen in bundle["operating_points"]:
         point = found[chosen["name"]]
+        rates = [interval(judged[rate]) for judged in (chosen, point) for rate in ("sensitivity", "specificity")]
+        rows.append([chosen["name"], f"{chosen['threshold']:.4f}", *rates])
         values = {
             each["prevalence"]: f"{percent(each['ppv'])} / {percent(each['npv'], 2)}" for each in point["at_prevalence"]
         }
-        rows.append(
-            [
-                chosen["name"],
-                f"{chosen['threshold']:.4f}",
-                interval(chosen["sensitivity"]),
-                interval(chosen["specificity"]),
-                *(values[prevalence] for prevalence in shown),
-            ]
-        )
-    head = ["Point", "Threshold", "Sensitivity, out of fold", "Specificity, out of fold"]
-    return "## Operating points\n\nPPV and NPV by Bayes' rule at stated prevalences.\n\n" + table(
-        [*head, *(f"PPV / NPV at {prevalence:.1%}" for prevalence in shown)], rows
+        meant.append([chosen["name"], *(values[prevalence] for prevalence in shown)])
+    head = ["Point", "Threshold", *(f"{rate}, {on}" for on in ("out of fold", "held out") for rate in RATES)]
+    return (
+        "## Operating points\n\nChosen out of fold, on what five networks say of lesions that they did not learn from; "
+        "held out, by the one that ships.\n\n"
+        + table(head, rows)
+        + "\n\nPPV and NPV at stated prevalences by Bayes' rule, from sensitivity and specificity held out.\n\n"
+        + table(["Point", *(f"PPV / NPV at {prevalence:.1%}" for prevalence in shown)], meant)
     )
 
 
@@ -218,7 +217,11 @@ def refused(told: Told) -> str:
 
 def evidence(told: Told) -> str:
     rows = [[name.replace("_", " "), interval(each)] for name, each in told["figures"].items()]
-    text = f"## Evidence maps\n\n{told['pictures']} held-out pictures, {told['masked']} of them with a lesion mask.\n\n"
+    text = (
+        f"## Evidence maps\n\n{told['pictures']} held-out pictures, {told['masked']} of them with a lesion mask and "
+        "some evidence to be inside it. The maps are of each picture's likeliest diagnosis, a nevus for most; those of "
+        "melanoma, which `dermalert explain` draws unless told otherwise, were not checked by themselves.\n\n"
+    )
     return text + table(["Figure", "Mean"], rows)
 
 

@@ -1,8 +1,9 @@
 """Puts a release's bundle into the package, and what it says into the tests.
 
-    python scripts/ship.py runs/release
+    python scripts/ship.py runs/release runs/held-out
 
-Writes src/dermalert/bundle/releases/NAME/ in place of the one there, and tests/shipped.json: its logits on drawn
+The card gets what the evaluation of the held-out lesions found of subgroups, corruptions, sets and maps. Writes
+src/dermalert/bundle/releases/NAME/ in place of the one there, and tests/shipped.json: its logits on drawn
 pictures, the ISIC numbers of HAM10000's held-out photographs, and its melanoma AUC on them. No picture is copied.
 """
 
@@ -11,11 +12,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+import results  # noqa: E402
+
+from dermalert.bundle.card import NOT_MEASURED  # noqa: E402
 from dermalert.bundle.format import Bundle  # noqa: E402
 from dermalert.intake.manifest import Manifest  # noqa: E402
 from dermalert.judge.evaluation import evaluate  # noqa: E402
@@ -23,8 +30,27 @@ from dermalert.score.engine import Engine  # noqa: E402
 from dermalert.stages import judging  # noqa: E402
 
 
-def main(run: Path) -> None:
+def completed(card: str, judged: Mapping[str, Any]) -> str:
+    """The card with what was not measured when it was written."""
+    found = {
+        "Diagnoses left open": results.conformal(judged["scrutiny"]["conformal"]),
+        "Subgroups": results.subgroups(judged["scrutiny"]["subgroups"]),
+        "Robustness": results.robustness(judged["robustness"]),
+        "Explanations": results.evidence(judged["evidence"]),
+    }
+    for heading, text in found.items():
+        before, mark, rest = card.partition(f"## {heading}\n\n")
+        old, *_ = rest.partition("\n\n## ")
+        if not mark or NOT_MEASURED not in old:
+            raise SystemExit(f"The card has no section {heading!r} to fill in. Make the release again.")
+        told = text.partition("\n\n")[2]  # without its own heading
+        card = before + mark + rest.replace(NOT_MEASURED, told, 1)
+    return card
+
+
+def main(run: Path, held_out: Path) -> None:
     bundle = Bundle.load(run / "bundle")
+    bundle = replace(bundle, card=completed(bundle.card, json.loads((held_out / "metrics.json").read_text("utf-8"))))
     releases = ROOT / "src" / "dermalert" / "bundle" / "releases"
     shutil.rmtree(releases, ignore_errors=True)
     bundle.save(releases / bundle.name)

@@ -11,6 +11,7 @@ import yaml
 
 from dermalert.bundle.card import NOT_MEASURED, model_card, text_of
 from dermalert.cli import main
+from dermalert.judge.intervals import Interval
 from dermalert.judge.operating import PREVALENCES, predictive_values
 from graphs import point
 from run_values import bundle, evaluation
@@ -68,7 +69,7 @@ def test_it_says_what_the_model_is_for_and_what_it_is_made_of(card: str) -> None
         "20×16 px",
         "melanoma, nevus, vascular lesion",
         "- train pictures: 800",
-        "| screening | 0.5000 | 0.96 (0.90 to 1.00) |",
+        "| screening | 0.5000 | the pictures chosen on | 0.96 (0.90 to 1.00) |",
     ):
         assert told in card, told
     assert "nan" not in card.lower().split()
@@ -103,6 +104,25 @@ def test_predictive_values_stand_at_every_stated_prevalence(card: str) -> None:
         ppv, npv = predictive_values(point(0.5), prevalence)
         assert f"{100 * ppv.value:.1f}" in row
         assert f"{100 * npv.value:.1f}" in row
+
+
+def test_a_release_says_what_it_does_itself_and_not_only_what_the_networks_did_that_it_was_made_of() -> None:
+    made = bundle(data={"source": "a + b", "folds": 5}, prepare=("shades-of-gray",))
+    held_out = replace(point(0.5), sensitivity=Interval(0.9, 0.8, 1.0), specificity=Interval(0.4, 0.3, 0.5))
+    text = model_card(made, {"held out": evaluation()}, held_out=[held_out])
+    assert "| screening | 0.5000 | 5 networks, out of fold | 0.96 (0.90 to 1.00) |" in text
+    assert "| screening | 0.5000 | this one, held out | 0.90 (0.80 to 1.00) | 0.40 (0.30 to 0.50) |" in text
+    ppv, _ = predictive_values(held_out, 0.02)
+    assert f"| screening | 2% | {100 * ppv.value:.1f}" in text
+    assert "has learnt from all their lesions" in text
+    assert "not trained on" not in text
+    assert "applies shades of gray" in text
+
+
+def test_a_class_that_no_label_means_alone_is_said_to_be_never_named() -> None:
+    found = model_card(bundle(prevalence={"melanoma": 0.2, "nevus": 0.8, "vascular lesion": 1e-11}), {})
+    assert "never names vascular lesion" in found
+    assert "never names" not in model_card(bundle(), {})
 
 
 def test_a_model_without_a_threshold_is_said_to_alert_on_nobody() -> None:

@@ -92,7 +92,7 @@ def test_a_model_without_alert_or_gate_is_not_said_to_have_them() -> None:
     claim, tripod = checklists(run(bundle=bundle(threshold=None)))
     assert "without a threshold" in answer(tripod, "15")
     assert "no gate" in answer(tripod, "27a")
-    assert "there is no threshold" in answer(claim, "26")
+    assert "There is no threshold" in answer(claim, "26")
 
 
 def test_the_documents_hold_every_item_and_say_how_much_is_left(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dermalert.bundle import licences
+from dermalert.bundle import licences, wording
 from dermalert.bundle.format import Bundle
 from dermalert.errors import printable
 from dermalert.judge.evaluation import Evaluation
@@ -21,7 +21,7 @@ from dermalert.judge.intervals import Interval
 from dermalert.judge.operating import PREVALENCES, OperatingPoint, predictive_values
 from dermalert.page.page import percent
 
-NOT_MEASURED = "Not measured for this model. `dermalert evaluate` does, on labelled pictures."
+NOT_MEASURED = "Not measured when this card was written. `dermalert evaluate` does, on labelled pictures."
 
 
 class _Headline(NamedTuple):
@@ -49,6 +49,8 @@ def model_card(
     subgroups: str = NOT_MEASURED,
     robustness: str = NOT_MEASURED,
     gate: str = NOT_MEASURED,
+    held_out: Sequence[OperatingPoint] = (),
+    sets: str = NOT_MEASURED,
     explanations: str = NOT_MEASURED,
     limits: Sequence[str] = (),
     compute: str = "",
@@ -57,7 +59,8 @@ def model_card(
 
     Args:
         evaluations: by the name of the set.
-        subgroups, robustness, gate, explanations: Markdown on what was found of each.
+        held_out: the bundle's own operating points, and what they do on lesions that nothing was fitted on.
+        subgroups, robustness, gate, sets, explanations: Markdown on what was found of each.
         limits: sentences on what is known to go wrong, besides what holds for every model.
         compute: what the training took: machine, hours, energy if metered.
     """
@@ -68,7 +71,8 @@ def model_card(
         "Data": _data(bundle),
         "Figures": _figures(evaluations),
         "Calibration": _calibration(bundle),
-        "Alerts": _alerts(bundle.operating_points),
+        "Alerts": _alerts(bundle, held_out),
+        "Diagnoses left open": _sets(bundle, sets),
         "Subgroups": subgroups,
         "Robustness": robustness,
         "The gate": gate,
@@ -172,15 +176,21 @@ def _model(bundle: Bundle) -> str:
     width, height = bundle.size
     lines = [
         f"An ONNX graph of {len(bundle.model) / 1e6:.1f} MB. In go pictures squashed to {width}×{height} px, RGB in "
-        f"[0, 255]; out come {len(bundle.classes)} diagnoses: {', '.join(bundle.classes)}."
+        f"[0, 255]. {wording.in_graph(bundle)} Out come {len(bundle.classes)} diagnoses: {', '.join(bundle.classes)}.",
+        wording.never_named(bundle),
+        "A gate refuses pictures that cannot be judged." if bundle.gate else "It has no gate: it scores any picture.",
     ]
-    if bundle.conformal:
-        lines.append(
-            f"With each score goes the set of diagnoses left open, made to hold the true one for "
-            f"{bundle.conformal.coverage:.0%} of the pictures of each kind."
-        )
-    told = "A gate refuses pictures that cannot be judged." if bundle.gate else "It has no gate: it scores any picture."
-    return " ".join([*lines, told])
+    return " ".join(filter(None, lines))
+
+
+def _sets(bundle: Bundle, found: str) -> str:
+    if not bundle.conformal:
+        return "None: scores come without."
+    return (
+        "With each score goes the set of diagnoses left open. It was made to hold the true one for at least "
+        f"{bundle.conformal.coverage:.0%} of the pictures of each kind, if they are like those that it was fitted on, "
+        f"and it holds melanoma wherever the default operating point says “refer”.\n\n{found}"
+    )
 
 
 def _data(bundle: Bundle) -> str:
@@ -199,34 +209,35 @@ def _calibration(bundle: Bundle) -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in bundle.prevalence.items())
     biased = "with a bias for each class" if any(bundle.calibration.bias) else "with no bias"
     return (
-        f"Temperature {bundle.calibration.temperature:.3f}, {biased}, fitted on pictures that the model was not "
-        f"trained on. Among them: {shares}. The calibration errors are among the figures above."
+        f"Temperature {bundle.calibration.temperature:.3f}, {biased}. {wording.choices(bundle)} Among the pictures "
+        f"that it was fitted on: {shares}. The calibration errors are among the figures above."
     )
 
 
-def _alerts(points: Sequence[OperatingPoint]) -> str:
+def _alerts(bundle: Bundle, held_out: Sequence[OperatingPoint]) -> str:
+    points = bundle.operating_points
     if not points:
         return "None: there were too few melanomas to choose a threshold on. Scores carry no alert."
-    chosen = [
-        [
-            _cell(point.name),
-            f"{point.threshold:.4f}",
-            str(point.sensitivity),
-            str(point.specificity),
-            f"{point.positives} / {point.negatives}",
-        ]
-        for point in points
-    ]
-    header = ["operating point", "`refer` from", "sensitivity", "specificity", "melanomas / others"]
-    values = [[_cell(point.name), f"{share:.0%}", *map(str, _values(point, share))] for point, share in _at(points)]
+    by = f"{bundle.data['folds']} networks, out of fold" if wording.is_release(bundle) else "the pictures chosen on"
+    rows = [_judged(point, by) for point in points] + [_judged(point, "this one, held out") for point in held_out]
+    header = ["operating point", "`refer` from", "judged", "sensitivity", "specificity", "melanomas / others, pictures"]
+    told = held_out or points
+    values = [[_cell(point.name), f"{share:.0%}", *map(str, _values(point, share))] for point, share in _at(told)]
+    where = "on lesions held out from everything" if held_out else "where the thresholds were chosen"
     return (
-        f"The first is the default. Each threshold was chosen on the pictures counted here, none of them trained on, "
-        f"and did there (95 % intervals):\n\n{_table(header, chosen)}\n\n"
-        "What an alert then means depends on how common melanoma is where the model is used:\n\n"
+        "The first is the default. Where a threshold was chosen its figures flatter a little (95 % intervals):\n\n"
+        f"{_table(header, rows)}\n\nWhat an alert then means depends on how common melanoma is where the model is "
+        f"used; by Bayes' rule, from sensitivity and specificity {where}:\n\n"
         + _table(
             ["operating point", "prevalence", "melanomas among “refer” (PPV)", "others among “no alert” (NPV)"], values
         )
     )
+
+
+def _judged(point: OperatingPoint, where: str) -> list[str]:
+    counted = f"{point.positives} / {point.negatives}"
+    rates = [str(point.sensitivity), str(point.specificity)]
+    return [_cell(point.name), f"{point.threshold:.4f}", where, *rates, counted]
 
 
 def _at(points: Sequence[OperatingPoint]) -> list[tuple[OperatingPoint, float]]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dermalert.bundle import licences
+from dermalert.bundle import licences, wording
 from dermalert.bundle.format import Bundle
 from dermalert.errors import printable
 from dermalert.judge.evaluation import Evaluation
@@ -286,7 +286,7 @@ def _data(run: Run) -> dict[str, str]:
         "eligibility": f"Judged were all pictures of {data.name} with a diagnosis that could be read. "
         f"Eligibility of patients: {OPEN}.",
         "preprocessing": f"Each picture is turned upright, squashed to {width}×{height} px (bicubic), RGB in [0, 255]; "
-        "nothing else is done to it. Files are checked for damage, copies and contradictory labels by an audit.",
+        f"{wording.in_graph(bundle)} Files are checked for damage, copies and contradictory labels by an audit.",
         "subsets": f"The sets judged: {', '.join(run.evaluations)}."
         + (" One of them leaves out what the audit holds to be doubtful." if doubtful else ""),
         "deidentification": "Pictures in the report are made anew from their pixels, without metadata. "
@@ -312,12 +312,14 @@ def _model(run: Run) -> dict[str, str]:
     return {
         "model": f"{bundle.name}: an ONNX graph of {len(bundle.model) / 1e6:.1f} MB from {width}×{height} px RGB to "
         f"{len(bundle.classes)} diagnoses ({', '.join(bundle.classes)}), then calibration (temperature "
-        f"{bundle.calibration.temperature:.3f}) and softmax. Layers: in model.onnx.",
+        f"{bundle.calibration.temperature:.3f}) and softmax. {wording.never_named(bundle)} Layers: in model.onnx.",
         "software": ", ".join(f"{library} {version}" for library, version in sorted(bundle.versions.items())) + ".",
         "recipe": f"All settings stand in recipe.json of the training run. In words: {OPEN}.",
-        "selection": "Epoch, calibration and thresholds were chosen on pictures that the weights were not learnt from, "
-        "and none on test pictures" + (f" ({points})." if points else "; there is no threshold."),
-        "ensemble": "One graph gives the score. Whether it was distilled from or merged of several: " + OPEN + ".",
+        "selection": wording.choices(bundle) + (f" They held {points}." if points else " There is no threshold."),
+        "ensemble": f"One graph gives the score. It was made of {bundle.data['folds']}, each of which learnt from all "
+        "lesions but a fold of them."
+        if wording.is_release(bundle)
+        else f"One graph gives the score. Whether it was distilled from or merged of several: {OPEN}.",
         "output": "A calibrated probability of each diagnosis; “refer” from a melanoma probability of "
         + "; ".join(f"{point.threshold:.4f} ({point.name})" for point in bundle.operating_points)
         + ", chosen on other pictures than these."

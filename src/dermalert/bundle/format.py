@@ -40,6 +40,7 @@ MAX_TEXT = 4 << 20  # of the facts and the card
 MAX_SIDE = 4096  # pixels
 LEARNT_DIGITS = 12  # two pictures of a million share them with a chance of one in 500
 SUMS_TO_ONE = 1e-6
+UNTOLD = 1e-6  # share of a class below which the fit has turned it off: a single label of its own counts more
 MAX_GATE = 64 << 20  # of the gate's arrays, and of the reference's, unpacked
 FACTS, MODEL, CARD, GATE, REFERENCE = "bundle.json", "model.onnx", "card.md", "gate.npz", "reference.npz"
 _FIT, _RANGE = "squash", [0, 255]
@@ -54,6 +55,8 @@ class Bundle:
         name: the recipe or release it comes from.
         classes: (C,) diagnoses, in the order of the model's logits.
         size: (width, height) in pixels that pictures are resized to; RGB float32 in [0, 255] goes in.
+        prepare: what the graph itself does to a picture before its network sees it, names of recipes'
+            `PREPARATIONS`; nothing that whoever scores has to do.
         calibration: turns logits into probabilities, fitted on pictures that the model was not trained on.
         prevalence: each class's share of the pictures that calibration was fitted on.
         operating_points: alert thresholds on the melanoma probability, the default first; empty where there were too
@@ -74,6 +77,7 @@ class Bundle:
     name: str
     classes: tuple[str, ...]
     size: tuple[int, int]
+    prepare: tuple[str, ...] = ()
     calibration: Calibration
     prevalence: Mapping[str, float]
     operating_points: tuple[OperatingPoint, ...] = ()
@@ -92,6 +96,11 @@ class Bundle:
     def operating_point(self) -> OperatingPoint | None:
         """The default one; None where there is none."""
         return next(iter(self.operating_points), None)
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Classes that it never names: no label that it was calibrated on meant one of them and nothing else."""
+        return tuple(name for name in self.classes if self.prevalence[name] < UNTOLD)
 
     def learnt_from(self, sha256: str) -> bool:
         """Whether it learnt from the lesion that a picture of this SHA-256 shows, as far as it is known."""
@@ -138,7 +147,13 @@ class Bundle:
             "licence": self.licence,
             "attribution": list(self.attribution),
             "classes": list(self.classes),
-            "preprocessing": {"width": self.size[0], "height": self.size[1], "fit": _FIT, "range": _RANGE},
+            "preprocessing": {
+                "width": self.size[0],
+                "height": self.size[1],
+                "fit": _FIT,
+                "range": _RANGE,
+                "in_graph": list(self.prepare),
+            },
             "calibration": {"temperature": self.calibration.temperature, "bias": list(self.calibration.bias)},
             "prevalence": dict(self.prevalence),
             "operating_points": [point.to_json() for point in self.operating_points],
@@ -245,6 +260,7 @@ def _fields(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
             "name": _of_kind(facts["name"], str, "name"),
             "classes": classes,
             "size": _size(facts["preprocessing"]),
+            "prepare": _prepare(facts["preprocessing"]),
             "licence": _of_kind(facts["licence"], str, "licence"),
             "attribution": tuple(
                 _of_kind(line, str, "attribution") for line in _of_kind(facts["attribution"], list, "attribution")
@@ -296,6 +312,12 @@ def _size(shape: Any) -> tuple[int, int]:
         if type(shape[side]) is not int or not 1 <= shape[side] <= MAX_SIDE:
             raise ValueError(f"{side} is {shape[side]!r:.60}")
     return shape["width"], shape["height"]
+
+
+def _prepare(shape: Any) -> tuple[str, ...]:
+    """Bundles made before it was told tell nothing."""
+    told = _of_kind(shape.get("in_graph", []), list, "what the graph does to pictures")
+    return tuple(_of_kind(each, str, "what the graph does to pictures") for each in told)
 
 
 def _calibration(plain: Any, classes: tuple[str, ...]) -> Calibration:

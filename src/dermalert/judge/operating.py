@@ -3,9 +3,9 @@
 Comes in: calibrated probabilities and the truth on validation pictures, as a `Binary`.
 Goes out: `OperatingPoint`s, thresholds and what they bought there. Three have names:
 
-- `screening`, the default: the highest threshold that finds at least 95 % of the melanomas.
+- `screening`, the default: the highest threshold that finds at least 95 % of the pictures of melanomas.
 - `balanced`: the largest sum of sensitivity and specificity (Youden, "Index for rating diagnostic tests", 1950).
-- `specific`: the lowest threshold that raises no alert on at least 95 % of the other lesions.
+- `specific`: the lowest threshold that raises no alert on at least 95 % of the pictures of other lesions.
 
 It does not judge a test set: `evaluation` does, at the threshold chosen here.
 """
@@ -174,6 +174,11 @@ def at_specificity(target: float, binary: Binary, *, name: str, seed: int = 0) -
             f"{target:.0%}, which takes {needed} with probabilities under 1. Add labelled lesions."
         )
     return _point(binary, reached[0], name, seed, None)
+
+
+def elsewhere(point: OperatingPoint, binary: Binary, *, seed: int = 0) -> OperatingPoint:
+    """The same threshold, and what it does on pictures that it was not chosen on."""
+    return _point(binary, point.threshold, point.name, seed, point.target)
 
 
 def predictive_values(point: OperatingPoint, prevalence: float) -> tuple[Interval, Interval]:

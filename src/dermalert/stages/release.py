@@ -43,7 +43,7 @@ from dermalert.judge.calibration import Calibration, carried_over
 from dermalert.judge.categories import seven
 from dermalert.judge.conformal import ConformalSets
 from dermalert.judge.evaluation import Evaluation
-from dermalert.judge.operating import operating_points
+from dermalert.judge.operating import elsewhere, operating_points
 from dermalert.judge.scores import Scores
 from dermalert.learn.checkpoint import write_arrays
 from dermalert.learn.members import fit_members
@@ -132,7 +132,8 @@ def run_release(
     views = {**views, **_held_out_views(shots, bundle, workers)}
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=recipe.seed)
     sevens = {name: seven(scores, bundle.prevalence, resamples=resamples) for name, scores in views.items()}
-    bundle = replace(bundle, card=model_card(bundle, evaluations, gate=told(rates)))
+    judged = [elsewhere(point, views["held out"].melanoma(), seed=recipe.seed) for point in bundle.operating_points]
+    bundle = replace(bundle, card=model_card(bundle, evaluations, gate=told(rates), held_out=judged))
     bundle.save(out / "bundle")
     judging.write_metrics(
         out / "metrics.json",
@@ -186,10 +187,11 @@ def _fitted(shots: Photographs, by_member: Mapping[str, NDArray[np.float32]], gr
         name=recipe.name,
         classes=NAMES,
         size=recipe.size,
+        prepare=recipe.prepare,
         calibration=calibration,
         prevalence=shares_of(scores),
         operating_points=points,
-        conformal=ConformalSets.fit(scores),
+        conformal=ConformalSets.fit(scores, alerts=points[0].threshold),
         licence=licences.of(shots.manifest.column("source"))[0],
         attribution=licences.of(shots.manifest.column("source"))[1],
         learnt=frozenset(each[:LEARNT_DIGITS] for each in shots.learnt_from()),
