@@ -17,10 +17,10 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,13 +93,27 @@ def fit_members(
     trunk = next(iter(lessons.values())).trunk
     done = _begin(lessons, pixels, allowed, strata, members, recipe, shown, run, resume)
     every = np.unique(np.concatenate(list(members.values())))
-    augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
     for number in range(done + 1, recipe.epochs + 1):
-        order = balance.tempered_order(every, strata, np.random.default_rng((recipe.seed, number)))
-        _epoch(lessons, trunk, pixels, order, augmenter, recipe, number, progress)
+        epoch(lessons.values(), trunk, pixels, every, strata, recipe, number, shown=shown, progress=progress)
         states = {f"{name}|{key}": array for name, each in lessons.items() for key, array in each.step.state().items()}
         write_arrays(run / _STATE, states, {"epochs": number})
-    return {name: each.scored(recipe) for name, each in lessons.items()}
+    return {name: at_size(each.model, recipe) for name, each in lessons.items()}
+
+
+class Framework(Protocol):
+    """What computes."""
+
+    def divided(self, model: Any, frozen_stages: int) -> tuple[Any, Any]:
+        """A function from pixels to what the frozen stages make of them, and the rest of the model."""
+
+    def step(self, upper: Any, **options: Any) -> Any:
+        """A `step.Step` of the rest, or what stands for one."""
+
+    def some(self, features: Any, rows: Rows) -> Any:
+        """Those of some pictures of a batch."""
+
+    def mean_of(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
+        """A function from features to the softmax of the models' mean logits, (B, C)."""
 
 
 class _TensorFlow:
@@ -113,6 +127,15 @@ class _TensorFlow:
 
     def some(self, features: Any, rows: Rows) -> Any:
         return backend().tf.gather(features, rows)
+
+    def mean_of(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
+        tf = backend().tf
+
+        def mean(features: Any) -> Any:
+            return tf.nn.softmax(tf.add_n([upper(features, training=False) for upper in uppers]) / len(uppers))
+
+        compiled = tf.function(mean, reduce_retracing=True)
+        return lambda features: np.asarray(compiled(features))
 
 
 class _Torch:
@@ -132,8 +155,11 @@ class _Torch:
     def some(self, features: Any, rows: Rows) -> Any:
         return features[rows]
 
+    def mean_of(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
+        return torch_step.mean_of(uppers, self._device)
 
-FRAMEWORKS: dict[str, type[_TensorFlow | _Torch]] = {"tensorflow": _TensorFlow, "torch": _Torch}
+
+FRAMEWORKS: dict[str, Callable[[], Framework]] = {"tensorflow": _TensorFlow, "torch": _Torch}
 
 
 class _Member:
@@ -146,7 +172,7 @@ class _Member:
         strata: Rows,
         recipe: Recipe,
         shown: tuple[int, int],
-        using: _TensorFlow | _Torch,
+        using: Framework,
     ) -> None:
         self._using = using
         self.model = networks.build(replace(recipe, size=shown), allowed.shape[1])
@@ -167,12 +193,13 @@ class _Member:
         loss, hits = self.step.train(part, Labels.plain(self._allowed[rows[mine]]), rate)
         return loss, hits, len(mine)
 
-    def scored(self, recipe: Recipe) -> Any:
-        """The same weights in a network at the recipe's size."""
-        made = networks.build(recipe, self.model.output_shape[-1])
-        for variable, learned in zip(made.trainable_variables, self.model.trainable_variables, strict=True):
-            variable.assign(learned)
-        return made
+
+def at_size(model: Any, recipe: Recipe) -> Any:
+    """The same weights in a network at the recipe's size."""
+    made = networks.build(recipe, model.output_shape[-1])
+    for variable, learned in zip(made.trainable_variables, model.trainable_variables, strict=True):
+        variable.assign(learned)
+    return made
 
 
 def turns(strata: Rows) -> NDArray[np.float64]:
@@ -182,26 +209,47 @@ def turns(strata: Rows) -> NDArray[np.float64]:
     return weights
 
 
-def _epoch(
-    lessons: Mapping[str, _Member],
+class Lesson(Protocol):
+    """A network that learns."""
+
+    def learn(self, features: Any, rows: Rows, rate: float) -> tuple[float, int, int]:
+        """From a batch: summed loss, hits, and how many rows it learned from."""
+
+
+def epoch(
+    lessons: Iterable[Lesson],
     trunk: Any,
     pixels: NDArray[np.uint8],
-    order: Rows,
-    augmenter: Augmenter,
+    every: Rows,
+    strata: Rows,
     recipe: Recipe,
     number: int,
-    progress: bool,
+    *,
+    shown: tuple[int, int],
+    before: int = 0,
+    title: str = "epoch",
+    progress: bool = True,
 ) -> None:
-    def change(batch: NDArray[np.uint8], index: int) -> Augmented:
-        return augmenter(batch, epoch=number, batch=index)
+    """One epoch of the recipe's, of the rows `every`.
 
-    told = np.zeros(3)
-    with tqdm(total=len(order), desc=f"epoch {number}/{recipe.epochs}", unit="picture", disable=not progress) as bar:
-        done = 0
+    Args:
+        number: from 1 to `recipe.epochs`.
+        before: epochs of other trainings on the same pictures; these are then shown otherwise than in any of them.
+    """
+    drawn = before + number
+    order = balance.tempered_order(every, strata, np.random.default_rng((recipe.seed, drawn)))
+    augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
+    taught = list(lessons)
+
+    def change(batch: NDArray[np.uint8], index: int) -> Augmented:
+        return augmenter(batch, epoch=drawn, batch=index)
+
+    told, done = np.zeros(3), 0
+    with tqdm(total=len(order), desc=f"{title} {number}/{recipe.epochs}", unit="picture", disable=not progress) as bar:
         for rows, made in batches(pixels, order, recipe.batch_size, change=change):
             rate = rate_at(recipe, (number - 1 + done / len(order)) / recipe.epochs)
             features = trunk(made.pixels)
-            told += np.sum([member.learn(features, rows, rate) for member in lessons.values()], axis=0)
+            told += np.sum([lesson.learn(features, rows, rate) for lesson in taught], axis=0)
             if not np.isfinite(told[0]):
                 raise RunError(f"The loss became {told[0]} in epoch {number}. Lower the learning rate.")
             done += len(rows)

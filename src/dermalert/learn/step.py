@@ -70,6 +70,7 @@ class Step:
         rates: Sequence[float] | None = None,
         focal: bool = False,
         offset: NDArray[np.float32] | None = None,
+        soft: bool = False,
         takes: str = "uint8",
         together: Together | None = None,
     ) -> None:
@@ -79,6 +80,7 @@ class Step:
             rates: each stage's factor of the learning rate; by default 1.
             focal: minimise the focal loss.
             offset: float32 (C,), added to the logits in the loss, not in the model.
+            soft: labels are given as probabilities, as another network's, and not as what they may stand for.
             takes: the type of what the model is given.
             together: the processes that learn from each batch together, a share each; None: this one does alone.
         """
@@ -90,6 +92,7 @@ class Step:
         rates = rates or [1.0] * len(groups)
         self._factors = [rate for rate, group in zip(rates, groups, strict=True) for _ in group]
         self._focal = focal
+        self._losses = soft_losses if soft else coarse_losses
         self._together = together
         classes = model.output_shape[-1]
         self._offset = tf.constant(np.zeros(classes) if offset is None else offset, tf.float32)
@@ -159,7 +162,7 @@ class Step:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(self._weights[:count])
                 logits = tf.cast(self.model(pixels, training=True), tf.float32) + self._offset
-                losses = share * coarse_losses(logits, own) + (1 - share) * coarse_losses(logits, other)
+                losses = share * self._losses(logits, own) + (1 - share) * self._losses(logits, other)
                 focused = share * self._hard(logits, own) + (1 - share) * self._hard(logits, other)
                 objective = tf.add_n([tf.reduce_mean(weight * focused), *self.model.losses])
             gradients = tape.gradient(objective, self._weights[:count])
@@ -183,7 +186,7 @@ class Step:
         return [each / total for each in summed[3 + len(averages) :]], (loss, hits)
 
     def _hard(self, logits: Any, allowed: Any) -> Any:
-        losses = coarse_losses(logits, allowed)
+        losses = self._losses(logits, allowed)
         return (1 - backend().tf.exp(-losses)) ** FOCUS * losses if self._focal else losses
 
     def _adam(self, gradients: Sequence[Any], steps: Any, rate: Any) -> None:
@@ -206,7 +209,7 @@ class Step:
 
     def _test_graph(self, pixels: Any, own: Any, other: Any, share: Any, weight: Any) -> tuple[Any, Any]:
         logits = backend().tf.cast(self.model(pixels, training=False), "float32") + self._offset
-        losses = share * coarse_losses(logits, own) + (1 - share) * coarse_losses(logits, other)
+        losses = share * self._losses(logits, own) + (1 - share) * self._losses(logits, other)
         return backend().tf.reduce_sum(weight * losses), _hits(logits, own)
 
 
@@ -217,6 +220,13 @@ def coarse_losses(logits: Any, allowed: Any) -> Any:
     return tf.reduce_logsumexp(logits, axis=1) - among
 
 
-def _hits(logits: Any, allowed: Any) -> Any:
+def soft_losses(logits: Any, given: Any) -> Any:
+    """float32 (B,): the cross-entropy with given probabilities."""
+    return backend().tf.nn.softmax_cross_entropy_with_logits(labels=given, logits=logits)
+
+
+def _hits(logits: Any, own: Any) -> Any:
+    """How many first choices are allowed by the label, or are the label's own where it is given as probabilities."""
     tf = backend().tf
+    allowed = tf.equal(own, tf.reduce_max(own, axis=1, keepdims=True))
     return tf.math.count_nonzero(tf.gather(allowed, tf.argmax(logits, axis=1), batch_dims=1))

@@ -72,6 +72,20 @@ def divided(model: Any, frozen_stages: int, device: str) -> tuple[Any, Any]:
     return trunk, upper
 
 
+def mean_of(uppers: Sequence[Any], device: str) -> Callable[[Any], NDArray[np.float32]]:
+    """A function from features on the device to the softmax of the Keras models' mean logits, float32 (B, C)."""
+    torch = pytorch()
+    made = [_Network(upper, device) for upper in uppers]
+
+    def mean(features: Any) -> NDArray[np.float32]:
+        with torch.no_grad():
+            logits = torch.stack([network(features) for network in made]).mean(dim=0)
+            given: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
+        return given
+
+    return mean
+
+
 class TorchStep:
     """`step.Step` for pictures that are not blended, of features on the device.
 
@@ -80,6 +94,7 @@ class TorchStep:
         stages: its trainable variables from the head down.
         rates: each stage's factor of the learning rate.
         offset: float32 (C,), added to the logits in the loss, not in the model.
+        soft: as of `step.Step`.
         device: as PyTorch names it.
     """
 
@@ -91,6 +106,7 @@ class TorchStep:
         rates: Sequence[float],
         offset: NDArray[np.float32],
         device: str,
+        soft: bool = False,
     ) -> None:
         torch = pytorch()
         self._model, self._device = model, device
@@ -103,6 +119,7 @@ class TorchStep:
         self._squares = [torch.zeros_like(tensor) for tensor in self._tensors]
         self._offset = torch.from_numpy(offset).to(device)
         self._steps = 0
+        self._losses = _soft_losses if soft else _coarse_losses
 
     def train(self, features: Any, labels: Labels, rate: float) -> tuple[float, int]:
         """Learns from a batch; its summed cross-entropy and the number of first choices that its labels allow."""
@@ -110,9 +127,10 @@ class TorchStep:
         allowed = torch.from_numpy(labels.own).to(self._device)
         self._network.random.manual_seed(self._seed * _MOST_STEPS + self._steps)
         logits = self._network(features, training=True) + self._offset
-        losses = _coarse_losses(logits, allowed)
+        losses = self._losses(logits, allowed)
         self._adam(torch.autograd.grad(losses.mean(), self._tensors), rate)
-        hits = allowed.gather(1, logits.argmax(dim=1, keepdim=True)).count_nonzero()
+        chosen = allowed.gather(1, logits.argmax(dim=1, keepdim=True))
+        hits = (chosen == allowed.amax(dim=1, keepdim=True)).count_nonzero()
         return float(losses.detach().sum()), int(hits)
 
     def _adam(self, gradients: Sequence[Any], rate: float) -> None:
@@ -166,6 +184,11 @@ def _coarse_losses(logits: Any, allowed: Any) -> Any:
     torch = pytorch()
     among = torch.logsumexp(torch.where(allowed > 0, logits, NEVER), dim=1)
     return torch.logsumexp(logits, dim=1) - among
+
+
+def _soft_losses(logits: Any, given: Any) -> Any:
+    """As `step.soft_losses`."""
+    return pytorch().nn.functional.cross_entropy(logits, given, reduction="none")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 Every photograph is held out once: five networks are trained at once, each without a fifth of the lesions, and what a
 photograph is given by the one that did not see it is what calibration, thresholds, conformal sets and every figure come
 from. Two more networks, each without one collection, say what happens on cameras never seen. A tenth of the lesions is
-kept out of all of it and looked at once, by the bundle that ships, whose weights are the mean of the five
-(Wortsman et al., "Model soups", ICML 2022).
+kept out of all of it and looked at by the bundle that ships, whose network the five have taught to say what they say
+together (`learn.student`).
 
     run/pooled.parquet        all sets, audited
     run/manifest.parquet      every photograph once, those held out as its test part
     run/parts.csv             which part each is in, and the collection it was made for
     run/members.json, .npz    the training, resumable
+    run/student.npz           that of the network that ships, too
     run/logits.npz            logits of every photograph by each of the seven networks, whether it saw it or not
     run/bundle/               what ships
     run/metrics.json          every figure
@@ -21,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ from dermalert.learn.checkpoint import write_arrays
 from dermalert.learn.members import fit_members
 from dermalert.learn.outputs import for_export
 from dermalert.learn.recipes import Recipe
+from dermalert.learn.student import fit_student
 from dermalert.learn.torch_step import pytorch
 from dermalert.score.engine import Engine
 from dermalert.score.gate import judge
@@ -62,7 +63,8 @@ from dermalert.stages.training import bare, logits_of, shares_of, versions
 from dermalert.taxonomy import NAMES
 
 SHOWN = (128, 128)
-MOST_COMPARED = 5000  # photographs that the folds and the mean of their weights are compared on
+TAUGHT = 8  # epochs of the network that ships, by the five
+MOST_COMPARED = 5000  # photographs that the folds and their student are compared on
 MOST_GATED = 2000  # pictures of each set
 MOST_TOLD_APART = 1500  # pictures of each diagnosis, enough to fit a regression on
 
@@ -121,7 +123,19 @@ def run_release(
     _write_parts(out / "parts.csv", shots)
     by_member = {name: _logits(export_onnx(model, size=recipe.size), shots, recipe) for name, model in models.items()}
     write_arrays(out / "logits.npz", by_member, {"classes": list(NAMES)})
-    graph = export_onnx(for_export(mean_of([models[name] for name in FOLDS])), size=recipe.size)
+    student = fit_student(
+        [models[name] for name in FOLDS],
+        shots.pixels,
+        np.flatnonzero(shots.parts != HELD_OUT),
+        shots.strata,
+        recipe,
+        out,
+        shown=SHOWN,
+        epochs=min(TAUGHT, recipe.epochs),
+        framework=framework,
+        resume=resume,
+    )
+    graph = export_onnx(for_export(student), size=recipe.size)
     bundle = _fitted(shots, by_member, shrink(graph, "float16"), recipe)
     if framework == "torch":
         bundle = replace(bundle, versions={**bundle.versions, "torch": str(pytorch().__version__)})
@@ -146,19 +160,6 @@ def run_release(
         similar=alike(Engine(bundle), shots, resamples=resamples, seed=recipe.seed),
     )
     return evaluations
-
-
-def mean_of(models: Sequence[Any]) -> Any:
-    """The last of the models with the mean of all their weights.
-
-    All began at the same weights and learnt most of the same pictures in the same order, so that they lie in one
-    valley, where a mean usually does as well as each or better, in the time of one (Wortsman et al., ICML 2022).
-    Whether it does here, the held-out lesions tell.
-    """
-    *_, mean = models
-    for index, variable in enumerate(mean.trainable_variables):
-        variable.assign(np.mean([model.trainable_variables[index].numpy() for model in models], axis=0))
-    return mean
 
 
 def _logits(graph: bytes, shots: Photographs, recipe: Recipe) -> NDArray[np.float32]:
@@ -210,7 +211,7 @@ def _fitted(shots: Photographs, by_member: Mapping[str, NDArray[np.float32]], gr
 
 
 def _carried_over(bundle: Bundle, shots: Photographs, by_member: Mapping[str, NDArray[np.float32]]) -> Bundle:
-    """The bundle with the folds' calibration fitted to the mean of their weights; no label and no held-out lesion."""
+    """The bundle with the folds' calibration fitted to their student; no label and no held-out lesion."""
     rows = np.flatnonzero(shots.parts != HELD_OUT)
     rows = rows[:: -(-len(rows) // MOST_COMPARED)]
     others = np.mean([by_member[name][rows] for name in FOLDS], axis=0)
