@@ -3,7 +3,8 @@
     dermalert release isic9/ --pool ham10000/ --pool isic2017/ --others photographs/ --out runs/release
     dermalert evaluate runs/release/bundle runs/release/manifest.parquet --out runs/held-out \
         --robustness 300 --masks ham10000/masks
-    python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz --masks ham10000/masks
+    python scripts/ablation.py runs/release --out runs/ablation --lite0 lite0.npz --lite2 lite2.npz \
+        --masks ham10000/masks
     python scripts/results.py runs/release runs/held-out docs/ablation.json > docs/results.md
 
 `docs/ablation.json` is of the form that `scripts/ablation.py` writes; what is in the repository was read back out of
@@ -51,9 +52,9 @@ INTRODUCTION = """
 Made by `scripts/results.py` from the runs named in its head; [How it is made](release.md) tells how. Figures with 95 %
 intervals over lesions. Folds part lesions, never pictures; calibration, thresholds and conformal sets were fitted out
 of fold. A tenth of the lesions is held out: nothing was fitted on them. They were looked at twice for the first model,
-since the first look showed that the calibration had to be carried over, once for the one with colour constancy, and once
-for this one, whose network is a student of the five folds'. Neither of the two was chosen by it, but a sight of the first
-model, that the five rank better together than the mean of their weights, was a reason to try a student: [decision
+since the first look showed that the calibration had to be carried over, once for the one with colour constancy, and
+once for this one, whose network is a student of the five folds'. Neither of these two was chosen by it; but that the
+first model's five ranked better together than the mean of their weights was a reason to try a student: [decision
 9](decisions/0009-the-model-that-ships.md#one-network-of-five).
 """
 
