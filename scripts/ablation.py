@@ -176,7 +176,7 @@ def trained(
     for number in range(1, recipe.epochs + 1):
         order = balance.tempered_order(every, shots.strata, np.random.default_rng((recipe.seed, number)))
 
-        pixels = _PartlyCut(shots.pixels, _some(boxes, arm.cut, (recipe.seed, number)))
+        pixels = _PartlyCut(shots.pixels, _some(boxes, arm.cut, (recipe.seed, number, 1)))
 
         def change(batch: NDArray[np.uint8], index: int, epoch: int = number) -> Augmented:
             return augmenter(batch, epoch=epoch, batch=index)
@@ -208,7 +208,7 @@ def lesion_boxes(shots: Photographs, folder: Path) -> dict[int, Box]:
     return boxes
 
 
-def _some(boxes: Mapping[int, Box], share: float, seed: tuple[int, int]) -> dict[int, Box]:
+def _some(boxes: Mapping[int, Box], share: float, seed: tuple[int, ...]) -> dict[int, Box]:
     chance = np.random.default_rng(seed).random(len(boxes))
     return {row: box for (row, box), drawn in zip(boxes.items(), chance, strict=True) if drawn < share}
 

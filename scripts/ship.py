@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import results  # noqa: E402
 
 from dermalert.bundle.card import NOT_MEASURED  # noqa: E402
-from dermalert.bundle.format import Bundle  # noqa: E402
+from dermalert.bundle.format import Bundle, digest_of  # noqa: E402
 from dermalert.intake.manifest import Manifest  # noqa: E402
 from dermalert.judge.evaluation import evaluate  # noqa: E402
 from dermalert.score.engine import Engine  # noqa: E402
@@ -48,9 +48,12 @@ def completed(card: str, judged: Mapping[str, Any]) -> str:
     return card
 
 
-def main(run: Path, held_out: Path) -> None:
+def main(run: Path, evaluation: Path) -> None:
     bundle = Bundle.load(run / "bundle")
-    bundle = replace(bundle, card=completed(bundle.card, json.loads((held_out / "metrics.json").read_text("utf-8"))))
+    judged = json.loads((evaluation / "metrics.json").read_text("utf-8"))
+    if judged["bundle_digest"] != digest_of(run / "bundle"):
+        raise SystemExit(f"{evaluation} judged another bundle than that of {run}. Evaluate this one first.")
+    bundle = replace(bundle, card=completed(bundle.card, judged))
     releases = ROOT / "src" / "dermalert" / "bundle" / "releases"
     shutil.rmtree(releases, ignore_errors=True)
     bundle.save(releases / bundle.name)

@@ -29,7 +29,7 @@ from dermalert.intake.manifest import Manifest
 from dermalert.learn.checkpoint import write_arrays, write_text
 from dermalert.learn.members import fit_members
 from dermalert.learn.recipes import RELEASE
-from dermalert.learn.student import fit_student, mean_of
+from dermalert.learn.student import fit_student, mean_weights
 from dermalert.score.engine import Engine
 from dermalert.stages.gathering import FOLDS, Photographs, gather
 from dermalert.stages.release import SHOWN, TAUGHT
@@ -83,7 +83,7 @@ def main() -> None:
         alone = [_logits(each, shots, name) for each in teachers]
         found[BASE][name] = alone[0]
         found["together"][name] = np.mean(alone, axis=0)
-        found["mean"][name] = _logits(mean_of(teachers, recipe), shots, name)
+        found["mean"][name] = _logits(mean_weights(teachers, recipe), shots, name)
         found["student"][name] = _logits(student, shots, name)
     for arm, logits in found.items():
         write_arrays(asked.out / f"{arm}.npz", logits, {"arm": {"epochs": asked.epochs}})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def stand_in(
     return {name: networks.build(recipe, allowed.shape[1]) for name in members}
 
 
+def student_of(shots: Photographs, teachers: list[Any], _: Any, rows: np.ndarray, *rest: Any, **more: Any) -> Any:
+    assert len(teachers) == len(FOLDS)
+    assert set(shots.parts[rows]) == set(FOLDS)  # of the lesions held out it is shown none
+    assert len(set(rows)) == (shots.parts != HELD_OUT).sum()
+    return teachers[0]
+
+
 @pytest.fixture(scope="module")
 def made(shots: Photographs, sets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("release") / "run"
@@ -93,7 +101,7 @@ def made(shots: Photographs, sets: tuple[Path, Path], tmp_path_factory: pytest.T
     (out / "pooled.json").write_text(json.dumps([str(each) for each in sets]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release, "fit_members", stand_in)
-        patch.setattr(release, "fit_student", lambda teachers, *_, **__: teachers[0])
+        patch.setattr(release, "fit_student", partial(student_of, shots))
         patch.setattr(release, "export_onnx", only_what_ships)
         patch.setattr(release, "_logits", knowing)
         patch.setattr(

@@ -320,7 +320,7 @@ def release(data: Path, out: Path, epochs: int | None, as_json: bool, **options:
     """Make a bundle fit to ship: cross-fitted on several data sets, with figures for cameras it never saw.
 
     Each photograph is judged by a network that did not learn from its lesion, and each collection by one that learnt
-    from none of it; a tenth of the lesions is looked at once. Hours on a CPU; --resume goes on where it stopped, with
+    from none of it; a tenth of the lesions is held out. Hours on a CPU; --resume goes on where it stopped, with
     either framework.
 
     \b
@@ -417,9 +417,9 @@ def score(
     PATHS are pictures, folders, quoted patterns such as '2026-*/**/*.jpg', CSV lists, manifests, tar and zip
     archives, and addresses such as s3://bucket/new/. docs/inputs.md has them all.
 
-    One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses left
-    open: it holds the true one in nine of ten pictures of each kind. A file that cannot be used gets a row that says
-    why, and the others go on.
+    One row a picture; `alert` is `refer` or `none` at the bundle's operating point, `set` the diagnoses left open: made
+    to hold the true one for nine of ten pictures of each kind, if they are like those fitted on. A file that cannot be
+    used gets a row that says why, and the others go on.
 
     What is interrupted, the same command goes on with: OUT takes its name once it is whole, and until then OUT.part
     and OUT.progress.json stand beside it.

@@ -315,9 +315,10 @@ def _model(run: Run) -> dict[str, str]:
         f"{bundle.calibration.temperature:.3f}) and softmax. {wording.never_named(bundle)} Layers: in model.onnx.",
         "software": ", ".join(f"{library} {version}" for library, version in sorted(bundle.versions.items())) + ".",
         "recipe": f"All settings stand in recipe.json of the training run. In words: {OPEN}.",
-        "selection": wording.choices(bundle) + (f" They held {points}." if points else " There is no threshold."),
+        "selection": f"{wording.choices(bundle)} "
+        + (f"Pictures that thresholds were chosen on: {points}." if points else "There is no threshold."),
         "ensemble": f"One graph gives the score. It was made of {bundle.data['folds']}, each of which learnt from all "
-        "lesions but a fold of them."
+        "lesions but a fold of them and those held out."
         if wording.is_release(bundle)
         else f"One graph gives the score. Whether it was distilled from or merged of several: {OPEN}.",
         "output": "A calibrated probability of each diagnosis; “refer” from a melanoma probability of "

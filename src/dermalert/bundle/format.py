@@ -99,8 +99,12 @@ class Bundle:
 
     @property
     def untold(self) -> tuple[str, ...]:
-        """Classes that it never names: no label that it was calibrated on meant one of them and nothing else."""
-        return tuple(name for name in self.classes if self.prevalence[name] < UNTOLD)
+        """Classes that it never names: no label that it was calibrated on meant one of them and nothing else.
+
+        Only a bias a class can turn one off; without, a share of 0 says that there was no such picture to calibrate on.
+        """
+        biased = any(self.calibration.bias)
+        return tuple(name for name in self.classes if biased and self.prevalence[name] < UNTOLD)
 
     def learnt_from(self, sha256: str) -> bool:
         """Whether it learnt from the lesion that a picture of this SHA-256 shows, as far as it is known."""

@@ -6,6 +6,7 @@ keeps its figures; the threshold, the coverage and the evidence are then not to 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,7 +73,7 @@ class Reading:
             prevalence=bundle.prevalence.get(MELANOMA) if is_current else None,
             coverage=bundle.conformal.coverage if is_current and bundle.conformal else None,
             categories=_categories(case),
-            explained=_explained(case) if is_current else [],
+            explained=_explained(case, bundle.untold) if is_current else [],
             record=_record(case),
         )
 
@@ -93,12 +94,12 @@ def _categories(case: Case) -> list[Category]:
     ]
 
 
-def _explained(case: Case) -> list[str]:
-    """Melanoma, then the others from the likeliest down."""
+def _explained(case: Case, untold: Collection[str]) -> list[str]:
+    """Melanoma, then the others from the likeliest down, but those that the model never names."""
     if case.finding is None:
         return []
     probabilities = case.finding.probabilities
-    return sorted(probabilities, key=lambda name: (name != MELANOMA, -probabilities[name]))
+    return sorted(probabilities.keys() - set(untold), key=lambda name: (name != MELANOMA, -probabilities[name]))
 
 
 def _record(case: Case) -> list[Entry]:

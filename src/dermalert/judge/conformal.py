@@ -55,8 +55,8 @@ class ConformalSets:
         Labels that leave the category open are not used.
 
         Args:
-            alerts: the melanoma probability from which a picture raises an alert. Melanoma is in the set from there on,
-                at the latest: nobody can refer for a diagnosis that the same line rules out.
+            alerts: the lowest melanoma probability from which a picture may raise an alert. Melanoma is in the set from
+                there on: nobody is to be referred for a diagnosis that the same line leaves out.
 
         Raises:
             DataError: the coverage is not in (0, 1), or a probability is NaN.

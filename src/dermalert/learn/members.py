@@ -112,7 +112,7 @@ class Framework(Protocol):
     def some(self, features: Any, rows: Rows) -> Any:
         """Those of some pictures of a batch."""
 
-    def mean_of(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
+    def mean_said(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
         """A function from features to the softmax of the models' mean logits, (B, C)."""
 
 
@@ -128,7 +128,7 @@ class _TensorFlow:
     def some(self, features: Any, rows: Rows) -> Any:
         return backend().tf.gather(features, rows)
 
-    def mean_of(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
+    def mean_said(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
         tf = backend().tf
 
         def mean(features: Any) -> Any:
@@ -155,8 +155,8 @@ class _Torch:
     def some(self, features: Any, rows: Rows) -> Any:
         return features[rows]
 
-    def mean_of(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
-        return torch_step.mean_of(uppers, self._device)
+    def mean_said(self, uppers: Sequence[Any]) -> Callable[[Any], NDArray[np.float32]]:
+        return torch_step.mean_said(uppers, self._device)
 
 
 FRAMEWORKS: dict[str, Callable[[], Framework]] = {"tensorflow": _TensorFlow, "torch": _Torch}

@@ -12,6 +12,7 @@ pictures within the collections worse than each of the networks (docs/decisions/
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dermalert.errors import RunError
 from dermalert.learn import networks
 from dermalert.learn.checkpoint import read_arrays, write_arrays
 from dermalert.learn.members import FRAMEWORKS, Framework, Rows, at_size, epoch
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.step import Labels
+from dermalert.learn.train import training_part
 
 _STATE = "student.npz"
 
@@ -60,15 +63,12 @@ def fit_student(
         keras.Model, float32, from (N, H, W, 3) at the recipe's size to logits (N, C).
 
     Raises:
-        RunError: the checkpoint is of another network, or learning diverged.
+        RunError: the checkpoint is of another lesson, or learning diverged.
     """
     run.mkdir(parents=True, exist_ok=True)
     student = _Student(teachers, recipe, shown, FRAMEWORKS[framework]())
-    done, file = 0, run / _STATE
-    if resume and file.exists():
-        state, told = read_arrays(file)
-        student.step.restore(state)
-        done = int(told["epochs"])
+    file, about = run / _STATE, {"lesson": _digest(teachers, rows, strata, recipe, shown, epochs)}
+    done = student.restore(file, about["lesson"]) if resume and file.exists() else 0
     short = replace(recipe, epochs=epochs)
     for number in range(done + 1, epochs + 1):
         epoch(
@@ -84,7 +84,7 @@ def fit_student(
             title="student",
             progress=progress,
         )
-        write_arrays(file, student.step.state(), {"epochs": number})
+        write_arrays(file, student.step.state(), {**about, "epochs": number})
     return at_size(student.model, recipe)
 
 
@@ -94,19 +94,41 @@ class _Student:
     def __init__(self, teachers: Sequence[Any], recipe: Recipe, shown: tuple[int, int], using: Framework) -> None:
         smaller = replace(recipe, size=shown)
         several = [at_size(teacher, smaller) for teacher in teachers]
-        self._told = using.mean_of([networks.halves(each, recipe.frozen_stages)[2] for each in several])
-        self.model = mean_of(several, smaller)
+        self._told = using.mean_said([networks.halves(each, recipe.frozen_stages)[2] for each in several])
+        self.model = mean_weights(several, smaller)
         self.trunk, upper = using.divided(self.model, recipe.frozen_stages)
         stages, rates = networks.learning(self.model, recipe)
         even = np.zeros(self.model.output_shape[-1], np.float32)
         self.step = using.step(upper, stages=stages, rates=rates, offset=even, soft=True)
+
+    def restore(self, file: Path, lesson: str) -> int:
+        """Goes on from a checkpoint; the number of epochs done.
+
+        Raises:
+            RunError: it is of another lesson, or damaged.
+        """
+        state, told = read_arrays(file)
+        if told.get("lesson") != lesson:
+            raise RunError(f"{file} was begun with other teachers, pictures or epochs. Delete it, and teach anew.")
+        self.step.restore(state)
+        return int(told["epochs"])
 
     def learn(self, features: Any, rows: Rows, rate: float) -> tuple[float, int, int]:
         loss, hits = self.step.train(features, Labels.plain(self._told(features)), rate)
         return loss, hits, len(rows)
 
 
-def mean_of(models: Sequence[Any], recipe: Recipe) -> Any:
+def _digest(
+    teachers: Sequence[Any], rows: Rows, strata: Rows, recipe: Recipe, shown: tuple[int, int], epochs: int
+) -> str:
+    """What names the lesson: whoever taught, what is shown, and for how long."""
+    digest = hashlib.sha256(repr((training_part(recipe).to_json(), shown, epochs)).encode())
+    for array in (rows, strata, *(weight.numpy() for each in teachers for weight in each.trainable_variables)):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def mean_weights(models: Sequence[Any], recipe: Recipe) -> Any:
     """A network with the mean of the models' weights."""
     made = at_size(models[0], recipe)
     for index, variable in enumerate(made.trainable_variables):

@@ -72,7 +72,7 @@ def divided(model: Any, frozen_stages: int, device: str) -> tuple[Any, Any]:
     return trunk, upper
 
 
-def mean_of(uppers: Sequence[Any], device: str) -> Callable[[Any], NDArray[np.float32]]:
+def mean_said(uppers: Sequence[Any], device: str) -> Callable[[Any], NDArray[np.float32]]:
     """A function from features on the device to the softmax of the Keras models' mean logits, float32 (B, C)."""
     torch = pytorch()
     made = [_Network(upper, device) for upper in uppers]

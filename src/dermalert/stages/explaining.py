@@ -34,7 +34,7 @@ from dermalert.page.overlay import evidence_png
 from dermalert.page.page import percent
 from dermalert.score.engine import Engine
 from dermalert.score.explain import Explanation, evidence, explain, hidden, method_of, smoothed
-from dermalert.stages.gating import refuse_strangers
+from dermalert.stages.admission import refuse_strangers
 from dermalert.taxonomy import label_of
 
 EDGE = 1024  # pixels of the longer side that a picture is shown from

@@ -26,7 +26,7 @@ from dermalert.bundle.gate import Gate
 from dermalert.drawn.corruptions import CORRUPTIONS, at_size, corrupted
 from dermalert.drawn.others import OTHERS, draw_other
 from dermalert.errors import DataError, RefusedFile
-from dermalert.intake.decode import Picture, load
+from dermalert.intake.decode import load
 from dermalert.intake.overlap import in_order
 from dermalert.intake.sources import walk
 from dermalert.score.engine import Engine
@@ -52,20 +52,6 @@ FOLDS = 5
 DRAWN = 40  # of each kind of drawn other
 _SEEN_AT = (256, 256)  # pixels at which pictures are varied
 _BATCH = 32
-
-
-def refuse_strangers(engine: Engine, seen: Picture, path: Path) -> None:
-    """Raises where `score` would reject the picture: an evidence map or similar cases of a cat would look no less sure.
-
-    Raises:
-        RefusedFile: with what the gate says.
-    """
-    if engine.bundle.gate is None:
-        return
-    quality = measure_quality(seen.pixels, seen.info.width, seen.info.height)
-    (verdict,) = judge(engine.bundle.gate, engine.run(seen.pixels[None], *FEATURES), [quality])
-    if not verdict.accepted:
-        raise RefusedFile(path, "the gate rejects it", f"{verdict.reason}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dermalert import page
 from dermalert.bundle.checklist import Run
-from dermalert.bundle.format import Bundle
+from dermalert.bundle.format import Bundle, digest_of
 from dermalert.errors import DataError, RefusedFile, RunError
 from dermalert.intake.audit import audit
 from dermalert.intake.decode import load
@@ -31,7 +31,7 @@ from dermalert.intake.split import clean_test, group_numbers
 from dermalert.judge.evaluation import Evaluation, evaluate
 from dermalert.judge.faithfulness import evidence_section
 from dermalert.judge.mistakes import worst
-from dermalert.judge.operating import OperatingPoint
+from dermalert.judge.refused import Refused
 from dermalert.judge.report import DataSummary, write_report
 from dermalert.judge.robustness import section
 from dermalert.judge.scores import Scores, truth_of
@@ -46,7 +46,7 @@ from dermalert.stages.auditing import examine_and_suspect
 from dermalert.stages.checklisting import characteristics, write_checklists
 from dermalert.stages.explaining import checked_evidence
 from dermalert.stages.robustness import judge_robustness
-from dermalert.taxonomy import MELANOMA, Label, label_of
+from dermalert.taxonomy import Label, label_of
 
 BATCH = 32
 
@@ -326,13 +326,14 @@ def run_evaluate(
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(out / "predictions.csv", labelled, bundle, logits, refusals)
     if bundle.gate:
-        gated = GateFound.of(views["as given"], refusals, bundle.operating_point)
-        notes.append(gated.words())
-        further["gate"] = gated._asdict()
+        refused_here = Refused.of(views["as given"], refusals, bundle.operating_point)
+        notes.append(refused_here.words())
+        further["gate"] = refused_here._asdict()
     write_metrics(
         out / "metrics.json",
         evaluations,
         bundle=bundle.name,
+        bundle_digest=digest_of(bundle_folder),
         data=labelled.column("source")[0],
         scrutiny={"set": last, **scrutiny.to_json()},
         **further,
@@ -356,43 +357,6 @@ def run_evaluate(
     run = Run(bundle, evaluations, summary, scrutiny, maps, command, characteristics=known, robustness=spoilt)
     write_checklists(out, run, made=made)
     return evaluations
-
-
-class GateFound(NamedTuple):
-    """How many of the pictures judged `score` would refuse. Every figure counts them as if it had not.
-
-    Attributes:
-        pictures, refused: all, and those refused.
-        melanomas, melanomas_refused: of those whose label decides it.
-        melanomas_alerted: of the melanomas refused, those that would have raised an alert; None without a threshold.
-    """
-
-    pictures: int
-    refused: int
-    melanomas: int
-    melanomas_refused: int
-    melanomas_alerted: int | None
-
-    @classmethod
-    def of(cls, scores: Scores, refusals: Sequence[str], point: OperatingPoint | None) -> GateFound:
-        """Args: refusals: (N,), of each picture of the scores."""
-        refused = np.array([bool(why) for why in refusals])
-        named = np.array(scores.classes) == MELANOMA
-        melanoma = scores.truth[:, named].any(axis=1) & (scores.truth.sum(axis=1) == 1)
-        missed = refused & melanoma
-        alerted = None if point is None else int((scores.probabilities[missed][:, named] >= point.threshold).sum())
-        return cls(len(refused), int(refused.sum()), int(melanoma.sum()), int(missed.sum()), alerted)
-
-    def words(self) -> str:
-        """For the report."""
-        if not self.refused:
-            return f"The gate refuses none of the {self.pictures} pictures."
-        alerted = "" if self.melanomas_alerted is None else f", {self.melanomas_alerted} of which would raise an alert"
-        return (
-            f"The gate would refuse {self.refused} of the {self.pictures} pictures, {self.melanomas_refused} of the "
-            f"{self.melanomas} of melanomas among them{alerted}. The figures here are of all, as if it had not; "
-            "predictions.csv says which, and why."
-        )
 
 
 def _learnt_from(manifest: Manifest, bundle: Bundle) -> NDArray[np.bool_]:

@@ -192,7 +192,7 @@ def _fitted(shots: Photographs, by_member: Mapping[str, NDArray[np.float32]], gr
         calibration=calibration,
         prevalence=shares_of(scores),
         operating_points=points,
-        conformal=ConformalSets.fit(scores, alerts=points[0].threshold),
+        conformal=ConformalSets.fit(scores, alerts=min(point.threshold for point in points)),
         licence=licences.of(shots.manifest.column("source"))[0],
         attribution=licences.of(shots.manifest.column("source"))[1],
         learnt=frozenset(each[:LEARNT_DIGITS] for each in shots.learnt_from()),
@@ -275,7 +275,7 @@ def _unseen_views(
 
 
 def _held_out_views(shots: Photographs, bundle: Bundle, workers: int | None) -> dict[str, Scores]:
-    """What the bundle that ships says of lesions that nothing was fitted on: looked at once."""
+    """What the bundle that ships says of lesions that nothing was fitted on."""
     engine, held_out = Engine(bundle), shots.parts == HELD_OUT
     probabilities = bundle.calibration.apply(logits_of(engine, shots.pixels, np.flatnonzero(held_out)))
     views = {"held out": shots.scores(held_out, probabilities)}

@@ -27,7 +27,7 @@ from dermalert.intake.sources import list_data
 from dermalert.page.page import count
 from dermalert.score.engine import Engine
 from dermalert.score.similar import Embedder, Index, embed, nearest
-from dermalert.stages.gating import refuse_strangers
+from dermalert.stages.admission import refuse_strangers
 
 BATCH = 32
 EDGE = 240  # pixels of the pictures on the page

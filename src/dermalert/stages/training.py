@@ -204,7 +204,7 @@ def _judge(
         calibration=calibration,
         prevalence=shares_of(validation),
         operating_points=points,
-        conformal=ConformalSets.fit(validation, alerts=points[0].threshold if points else 1.0),
+        conformal=ConformalSets.fit(validation, alerts=min((point.threshold for point in points), default=1.0)),
     )
     evaluations = judging.judged(views, bundle, resamples=resamples, seed=seed)
     bundle = replace(bundle, card=model_card(bundle, evaluations))
