@@ -11,6 +11,7 @@ import yaml
 
 from dermalert.bundle.card import NOT_MEASURED, model_card, text_of
 from dermalert.cli import main
+from dermalert.judge.calibration import Calibration
 from dermalert.judge.intervals import Interval
 from dermalert.judge.operating import PREVALENCES, predictive_values
 from graphs import point
@@ -120,9 +121,10 @@ def test_a_release_says_what_it_does_itself_and_not_only_what_the_networks_did_t
 
 
 def test_a_class_that_no_label_means_alone_is_said_to_be_never_named() -> None:
-    found = model_card(bundle(prevalence={"melanoma": 0.2, "nevus": 0.8, "vascular lesion": 1e-11}), {})
-    assert "never names vascular lesion" in found
-    assert "never names" not in model_card(bundle(), {})
+    shares = {"melanoma": 0.2, "nevus": 0.8, "vascular lesion": 1e-11}
+    turned_off = bundle(prevalence=shares, calibration=Calibration(1.0, (5.0, 6.0, -11.0)))
+    assert "never names vascular lesion" in model_card(turned_off, {})
+    assert "never names" not in model_card(bundle(prevalence=shares), {})  # only none to calibrate on
 
 
 def test_a_model_without_a_threshold_is_said_to_alert_on_nobody() -> None:

@@ -488,7 +488,8 @@ def test_masks_of_other_pictures_are_told_of(clinic: Path) -> None:
 
 
 def test_a_class_that_the_model_never_names_is_not_explained(tmp_path: Path) -> None:
-    turned_off = bundle(prevalence={"melanoma": 0.3, "nevus": 0.7, "vascular lesion": 1e-12})
+    shares = {"melanoma": 0.3, "nevus": 0.7, "vascular lesion": 1e-12}
+    turned_off = bundle(prevalence=shares, calibration=Calibration(1.0, (5.0, 6.0, -11.0)))
     picture = saved(tmp_path / "a.png", np.full((200, 200, 3), 120, np.uint8))
     with pytest.raises(DataError, match="never names vascular lesion"):
         list(run_explain([picture], turned_off, tmp_path / "map.png", diagnosis="vascular lesion"))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dermalert.bundle.card import NOT_MEASURED
 from dermalert.bundle.format import Bundle
 from dermalert.drawn import NO_ARTEFACTS, draw_lesion
+from dermalert.drawn.others import draw_other
+from dermalert.errors import RefusedFile
 from dermalert.intake.decode import load
 from dermalert.judge.evaluation import evaluate
 from dermalert.judge.scores import Scores
 from dermalert.score.engine import Engine
+from dermalert.stages.similarity import run_similar
 from dermalert.taxonomy import MELANOMA, NAMES, label_of
 
 HERE = Path(__file__).parent
@@ -55,6 +61,40 @@ def test_it_is_small_and_says_its_licence() -> None:
 
 def test_it_says_of_drawn_pictures_what_it_said_when_it_was_released(engine: Engine) -> None:
     assert engine.logits(drawn()) == pytest.approx(np.array(KNOWN["logits"]), abs=0.02)
+
+
+def test_its_sets_hold_melanoma_wherever_it_refers_and_every_class_that_it_calls(engine: Engine) -> None:
+    bundle = engine.bundle
+    assert bundle.conformal is not None
+    given = np.random.default_rng(0).dirichlet(np.full(len(NAMES), 0.4), 2000)
+    melanoma = given[:, NAMES.index(MELANOMA)]
+    for probabilities, refers, found in zip(
+        given, melanoma >= bundle.operating_points[0].threshold, bundle.conformal.sets(given, NAMES), strict=True
+    ):
+        assert not refers or MELANOMA in found
+        assert any(NAMES[int(probabilities.argmax())] in bundle.conformal.categories[name] for name in found)
+
+
+def test_its_card_tells_what_it_does_itself(engine: Engine) -> None:
+    card = engine.bundle.card
+    assert NOT_MEASURED not in card
+    assert "this one, held out" in card
+    assert "shades of gray" in card
+    assert "never names seborrheic keratosis" in card
+
+
+def test_similar_cases_of_what_score_rejects_are_not_looked_for(tmp_path: Path) -> None:
+    Image.fromarray(draw_other("document", np.random.default_rng(0))).save(tmp_path / "document.png")
+    with pytest.raises(RefusedFile, match="the gate rejects it"):
+        run_similar(
+            tmp_path / "document.png",
+            tmp_path,
+            Bundle.shipped(),
+            k=1,
+            index=tmp_path / "index",
+            command="dermalert similar",
+            made=datetime(2026, 3, 1, tzinfo=UTC),
+        )
 
 
 def test_logits_are_the_mean_of_the_evidence(engine: Engine) -> None:
