@@ -7,7 +7,10 @@ import io
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from PIL import Image
@@ -16,11 +19,16 @@ from sqlalchemy import select
 import graphs
 from clinics import ADDRESS, Clinic, clinic
 from dermalert.clinic import wording
+from dermalert.clinic.model import Model
+from dermalert.clinic.reading import Reading
 from dermalert.clinic.routes import events
 from dermalert.clinic.schema import Case, Picture, Role, Status, TrailEntry
 from dermalert.clinic.searches import MOST, Searches
 from dermalert.clinic.worker import Worker
 from dermalert.drawn import draw_class_folders
+from dermalert.judge.calibration import Calibration
+from dermalert.score.batch import Judge
+from dermalert.score.engine import Engine
 
 RED, GREEN = (200, 40, 40), (40, 190, 60)  # a melanoma and a nevus to the model of `graphs`
 
@@ -257,3 +265,14 @@ def test_an_empty_worklist_and_a_wrong_address_say_where_to_go(here: Clinic) -> 
 )
 def test_probabilities_become_counts_of_lesions(probability: float, words: str) -> None:
     assert wording.in_so_many(probability) == words
+
+
+def test_no_map_is_offered_of_a_class_that_the_model_never_names() -> None:
+    classes = {"melanoma": 0.3, "nevus": 0.7, "vascular lesion": 1e-12}
+    plain = graphs.bundle(prevalence=classes)
+    turned_off = replace(plain, calibration=Calibration(1.0, (5.0, 6.0, -11.0)))
+    finding = SimpleNamespace(bundle_digest="0", probabilities=dict.fromkeys(classes, 1 / 3), possible=[])
+    case = cast("Case", SimpleNamespace(finding=finding, decisions=[], notes=[], histologies=[]))
+    for bundle, offered in ((plain, ["melanoma", "nevus", "vascular lesion"]), (turned_off, ["melanoma", "nevus"])):
+        model = Model(bundle, Engine(bundle), Judge(bundle, bundle.operating_point), "0")
+        assert Reading.of(case, model).explained == offered
