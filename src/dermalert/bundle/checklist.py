@@ -285,7 +285,7 @@ def _data(run: Run) -> dict[str, str]:
         "sources": f"Trained on: {told}. Judged on: {printable(data.name)}. Owners, dates and centres: {OPEN}.",
         "eligibility": f"Judged were all pictures of {data.name} with a diagnosis that could be read. "
         f"Eligibility of patients: {OPEN}.",
-        "preprocessing": f"Each picture is turned upright, squashed to {width}×{height} px (bicubic), RGB in [0, 255]; "
+        "preprocessing": f"Each picture is turned upright, squashed to {width}×{height} px (bicubic), RGB in [0, 255]. "
         f"{wording.in_graph(bundle)} Files are checked for damage, copies and contradictory labels by an audit.",
         "subsets": f"The sets judged: {', '.join(run.evaluations)}."
         + (" One of them leaves out what the audit holds to be doubtful." if doubtful else ""),
