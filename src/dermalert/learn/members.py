@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,8 +93,9 @@ def fit_members(
     trunk = next(iter(lessons.values())).trunk
     done = _begin(lessons, pixels, allowed, strata, members, recipe, shown, run, resume)
     every = np.unique(np.concatenate(list(members.values())))
+    augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
     for number in range(done + 1, recipe.epochs + 1):
-        epoch(lessons.values(), trunk, pixels, every, strata, recipe, number, shown=shown, progress=progress)
+        epoch(list(lessons.values()), trunk, pixels, every, strata, augmenter, recipe, number, progress=progress)
         states = {f"{name}|{key}": array for name, each in lessons.items() for key, array in each.step.state().items()}
         write_arrays(run / _STATE, states, {"epochs": number})
     return {name: at_size(each.model, recipe) for name, each in lessons.items()}
@@ -217,15 +218,15 @@ class Lesson(Protocol):
 
 
 def epoch(
-    lessons: Iterable[Lesson],
+    lessons: Sequence[Lesson],
     trunk: Any,
     pixels: NDArray[np.uint8],
     every: Rows,
     strata: Rows,
+    augmenter: Augmenter,
     recipe: Recipe,
     number: int,
     *,
-    shown: tuple[int, int],
     before: int = 0,
     title: str = "epoch",
     progress: bool = True,
@@ -238,8 +239,6 @@ def epoch(
     """
     drawn = before + number
     order = balance.tempered_order(every, strata, np.random.default_rng((recipe.seed, drawn)))
-    augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
-    taught = list(lessons)
 
     def change(batch: NDArray[np.uint8], index: int) -> Augmented:
         return augmenter(batch, epoch=drawn, batch=index)
@@ -249,7 +248,7 @@ def epoch(
         for rows, made in batches(pixels, order, recipe.batch_size, change=change):
             rate = rate_at(recipe, (number - 1 + done / len(order)) / recipe.epochs)
             features = trunk(made.pixels)
-            told += np.sum([lesson.learn(features, rows, rate) for lesson in taught], axis=0)
+            told += np.sum([lesson.learn(features, rows, rate) for lesson in lessons], axis=0)
             if not np.isfinite(told[0]):
                 raise RunError(f"The loss became {told[0]} in epoch {number}. Lower the learning rate.")
             done += len(rows)

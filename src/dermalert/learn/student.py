@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dermalert.errors import RunError
 from dermalert.learn import networks
+from dermalert.learn.augment import Augmenter
 from dermalert.learn.checkpoint import read_arrays, write_arrays
 from dermalert.learn.members import FRAMEWORKS, Framework, Rows, at_size, epoch
 from dermalert.learn.recipes import Recipe
@@ -69,6 +70,7 @@ def fit_student(
     student = _Student(teachers, recipe, shown, FRAMEWORKS[framework]())
     file, about = run / _STATE, {"lesson": _digest(teachers, rows, strata, recipe, shown, epochs)}
     done = student.restore(file, about["lesson"]) if resume and file.exists() else 0
+    augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
     short = replace(recipe, epochs=epochs)
     for number in range(done + 1, epochs + 1):
         epoch(
@@ -77,9 +79,9 @@ def fit_student(
             pixels,
             rows,
             strata,
+            augmenter,
             short,
             number,
-            shown=shown,
             before=recipe.epochs,
             title="student",
             progress=progress,
