@@ -135,7 +135,8 @@ class _TensorFlow:
         def mean(features: Any) -> Any:
             return tf.nn.softmax(tf.add_n([upper(features, training=False) for upper in uppers]) / len(uppers))
 
-        compiled = tf.function(mean, reduce_retracing=True)
+        given = tf.TensorSpec((None, *uppers[0].input_shape[1:]), tf.float32)
+        compiled = tf.function(mean, input_signature=[given])
         return lambda features: np.asarray(compiled(features))
 
 
