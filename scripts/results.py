@@ -7,9 +7,9 @@
         --masks ham10000/masks
     python scripts/results.py runs/release runs/held-out docs/ablation.json > docs/results.md
 
-`docs/ablation.json` is of the form that `scripts/ablation.py` writes; what is in the repository was read back out of
-the table that its run of 24 November 2026 made, rounded as there, since the run's own file was not kept. No figure is
-typed by hand.
+`docs/ablation.json` is of the form that `scripts/ablation.py` writes. Most of what is in the repository was read back
+out of the table that its run of 24 November 2026 made, rounded as there, since the run's own file was not kept; the
+last arms are of a run of 28 November, whose base came out the same. No figure is typed by hand.
 """
 
 from __future__ import annotations
