@@ -115,8 +115,8 @@ class Calibration:
 def carried_over(calibration: Calibration, logits: NDArray[Any], others: NDArray[Any]) -> Calibration:
     """The calibration of other networks for one that is to stand for them, fitted without a label.
 
-    Its logits are stretched and moved, by least squares, to what the others say of the same pictures: a mean of weights
-    has a smaller range than each of the networks that it is the mean of.
+    Its logits are stretched and moved, by least squares, to what the others say of the same pictures: a network that is
+    made of several, as a mean of their weights, has another range than each of them.
 
     Args:
         calibration: fitted on logits of the others, of pictures that they had not seen.
