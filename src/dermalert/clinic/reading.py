@@ -99,7 +99,8 @@ def _explained(case: Case, untold: Collection[str]) -> list[str]:
     if case.finding is None:
         return []
     probabilities = case.finding.probabilities
-    return sorted(probabilities.keys() - set(untold), key=lambda name: (name != MELANOMA, -probabilities[name]))
+    told = [name for name in probabilities if name not in untold]
+    return sorted(told, key=lambda name: (name != MELANOMA, -probabilities[name]))
 
 
 def _record(case: Case) -> list[Entry]:
