@@ -1,4 +1,4 @@
-"""What is lost when one network stands for five: an average of them, the mean of their outputs, of their weights, and a
+"""What is lost when one network stands for five: one of them, the mean of their outputs, of their weights, and a
 student of theirs, judged where none of them learnt.
 
     python scripts/students.py runs/release --out runs/students

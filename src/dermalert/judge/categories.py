@@ -6,12 +6,11 @@ figures that challenges and papers give. Like ISIC 2018's, but for its AKIEC, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dermalert.judge.conformal import categories_of
+from dermalert.judge.conformal import belonging, categories_of
 from dermalert.judge.evaluation import evaluate
 from dermalert.judge.intervals import Interval
 from dermalert.judge.scores import Scores
@@ -37,7 +36,8 @@ def in_categories(scores: Scores, prevalence: Mapping[str, float]) -> Scores:
     Args:
         prevalence: what each class's probability is divided by first, so that all are equally common; none: as it is.
     """
-    categories, belongs = categories_of(scores.classes), belonging(scores.classes)
+    categories = categories_of(scores.classes)
+    belongs = belonging(scores.classes, categories)
     probabilities = scores.probabilities @ belongs
     if prevalence:
         probabilities = probabilities / (np.array([prevalence[name] for name in scores.classes]) @ belongs)
@@ -45,8 +45,3 @@ def in_categories(scores: Scores, prevalence: Mapping[str, float]) -> Scores:
     truth = (scores.truth.astype(np.int64) @ belongs) > 0
     merged = Scores(scores.image_ids, tuple(categories), probabilities, truth, scores.groups)
     return merged.where(truth.sum(axis=1) == 1)
-
-
-def belonging(classes: Sequence[str]) -> NDArray[np.bool_]:
-    """bool (C, K): which of the K categories, as `categories_of` has them, each class belongs to."""
-    return np.array([[name in members for members in categories_of(classes).values()] for name in classes])

@@ -137,12 +137,16 @@ def categories_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {word if len(members) > 1 else members[0]: members for word, members in found.items()}
 
 
+def belonging(classes: Sequence[str], categories: Mapping[str, tuple[str, ...]]) -> NDArray[np.bool_]:
+    """bool (C, K): which of the K categories each class belongs to."""
+    return np.array([[name in members for members in categories.values()] for name in classes])
+
+
 def _summed(
     values: NDArray[np.float64], classes: Sequence[str], categories: Mapping[str, tuple[str, ...]]
 ) -> NDArray[np.float64]:
     """float64 (N, K): the sum over each category's classes."""
-    member = [[name in members for members in categories.values()] for name in classes]
-    summed: NDArray[np.float64] = values @ np.array(member, dtype=np.float64)
+    summed: NDArray[np.float64] = values @ belonging(classes, categories).astype(np.float64)
     return summed
 
 

@@ -6,13 +6,13 @@ Comes in: scores, and the gate's reasons. Goes out: counts, of melanomas apart, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from dermalert.judge.operating import OperatingPoint
 from dermalert.judge.scores import Scores
-from dermalert.taxonomy import MELANOMA
 
 
 class Refused(NamedTuple):
@@ -38,11 +38,10 @@ class Refused(NamedTuple):
             refusals: (N,), why the gate would refuse each picture of the scores; "" where it would not.
         """
         refused = np.array([bool(why) for why in refusals])
-        named = np.array(scores.classes) == MELANOMA
-        melanoma = scores.truth[:, named].any(axis=1) & (scores.truth.sum(axis=1) == 1)
-        missed = refused & melanoma
-        alerted = None if point is None else int((scores.probabilities[missed][:, named] >= point.threshold).sum())
-        return cls(len(refused), int(refused.sum()), int(melanoma.sum()), int(missed.sum()), alerted)
+        decided = replace(scores, groups=np.arange(len(scores))).melanoma()  # its groups tell which rows it kept
+        missed = decided.positive & refused[decided.groups]
+        alerted = None if point is None else int((decided.probability[missed] >= point.threshold).sum())
+        return cls(len(refused), int(refused.sum()), int(decided.positive.sum()), int(missed.sum()), alerted)
 
     def words(self) -> str:
         """For the report."""

@@ -6,9 +6,10 @@ It does not know what the arrays mean.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[
     note = np.frombuffer(json.dumps(about).encode("utf-8"), dtype=np.uint8)
     with written_whole(file, part=_aside(file)) as stream:
         np.savez(stream, allow_pickle=False, **arrays, **{_ABOUT: note})
+
+
+def fingerprint(about: object, arrays: Iterable[NDArray[Any]]) -> str:
+    """What tells one training from another: the SHA-256 of `about`, as `repr` has it, and of the arrays' bytes."""
+    digest = hashlib.sha256(repr(about).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _aside(file: Path) -> Path:

@@ -13,7 +13,6 @@ training runs for as many epochs as the recipe says, and the last weights are ke
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -30,7 +29,7 @@ from dermalert.errors import RunError
 from dermalert.learn import balance, networks, torch_step
 from dermalert.learn.augment import Augmented, Augmenter
 from dermalert.learn.backend import backend
-from dermalert.learn.checkpoint import read_arrays, write_arrays, write_text
+from dermalert.learn.checkpoint import fingerprint, read_arrays, write_arrays, write_text
 from dermalert.learn.pipeline import batches
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.step import Labels, State, Step
@@ -286,10 +285,9 @@ def _begin(
     resume: bool,
 ) -> int:
     """Claims the run folder or restores what it holds; the number of epochs done."""
-    digest = hashlib.sha256(repr((pixels.shape, shown, sorted(members))).encode())
-    for array in (allowed, strata, *(members[name] for name in sorted(members))):
-        digest.update(np.ascontiguousarray(array).data)
-    about = {"recipe": json.loads(training_part(recipe).to_json()), "data": digest.hexdigest()}
+    names = sorted(members)
+    data = fingerprint((pixels.shape, shown, names), (allowed, strata, *(members[name] for name in names)))
+    about = {"recipe": json.loads(training_part(recipe).to_json()), "data": data}
     file = run / _ABOUT
     if not file.exists():
         run.mkdir(parents=True, exist_ok=True)

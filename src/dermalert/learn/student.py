@@ -12,7 +12,6 @@ pictures within the collections worse than each of the networks (docs/decisions/
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from dermalert.errors import RunError
 from dermalert.learn import networks
 from dermalert.learn.augment import Augmenter
-from dermalert.learn.checkpoint import read_arrays, write_arrays
+from dermalert.learn.checkpoint import fingerprint, read_arrays, write_arrays
 from dermalert.learn.members import FRAMEWORKS, Framework, Rows, at_size, epoch
 from dermalert.learn.recipes import Recipe
 from dermalert.learn.step import Labels
@@ -68,8 +67,10 @@ def fit_student(
     """
     run.mkdir(parents=True, exist_ok=True)
     student = _Student(teachers, recipe, shown, FRAMEWORKS[framework]())
-    file, about = run / _STATE, {"lesson": _digest(teachers, rows, strata, recipe, shown, epochs)}
-    done = student.restore(file, about["lesson"]) if resume and file.exists() else 0
+    weights = [weight.numpy() for each in teachers for weight in each.trainable_variables]
+    lesson = fingerprint((training_part(recipe).to_json(), shown, epochs), (rows, strata, *weights))
+    file = run / _STATE
+    done = student.restore(file, lesson) if resume and file.exists() else 0
     augmenter = Augmenter(recipe.augment, size=shown, given=recipe.size, seed=recipe.seed)
     short = replace(recipe, epochs=epochs)
     for number in range(done + 1, epochs + 1):
@@ -86,7 +87,7 @@ def fit_student(
             title="student",
             progress=progress,
         )
-        write_arrays(file, student.step.state(), {**about, "epochs": number})
+        write_arrays(file, student.step.state(), {"lesson": lesson, "epochs": number})
     return at_size(student.model, recipe)
 
 
@@ -118,16 +119,6 @@ class _Student:
     def learn(self, features: Any, rows: Rows, rate: float) -> tuple[float, int, int]:
         loss, hits = self.step.train(features, Labels.plain(self._told(features)), rate)
         return loss, hits, len(rows)
-
-
-def _digest(
-    teachers: Sequence[Any], rows: Rows, strata: Rows, recipe: Recipe, shown: tuple[int, int], epochs: int
-) -> str:
-    """What names the lesson: whoever taught, what is shown, and for how long."""
-    digest = hashlib.sha256(repr((training_part(recipe).to_json(), shown, epochs)).encode())
-    for array in (rows, strata, *(weight.numpy() for each in teachers for weight in each.trainable_variables)):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def mean_weights(models: Sequence[Any], recipe: Recipe) -> Any:

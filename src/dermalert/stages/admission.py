@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dermalert.errors import RefusedFile
 from dermalert.intake.decode import Picture
+from dermalert.score.batch import Judge, findings_of
 from dermalert.score.engine import Engine
-from dermalert.score.gate import FEATURES, judge, measure_quality
 
 
 def refuse_strangers(engine: Engine, seen: Picture, path: Path) -> None:
@@ -19,9 +19,6 @@ def refuse_strangers(engine: Engine, seen: Picture, path: Path) -> None:
     Raises:
         RefusedFile: with what the gate says.
     """
-    if engine.bundle.gate is None:
-        return
-    quality = measure_quality(seen.pixels, seen.info.width, seen.info.height)
-    (verdict,) = judge(engine.bundle.gate, engine.run(seen.pixels[None], *FEATURES), [quality])
-    if not verdict.accepted:
-        raise RefusedFile(path, "the gate rejects it", f"{verdict.reason}.")
+    (finding,) = findings_of(engine, Judge(engine.bundle, None), [(str(path), seen)])
+    if finding.status == "rejected":
+        raise RefusedFile(path, "the gate rejects it", f"{finding.message}.")

@@ -20,7 +20,7 @@ from dermalert.bundle.checklist import Run
 from dermalert.bundle.format import Bundle, digest_of
 from dermalert.errors import DataError, RefusedFile, RunError
 from dermalert.intake.audit import audit
-from dermalert.intake.decode import load
+from dermalert.intake.decode import Picture, load
 from dermalert.intake.manifest import Manifest
 from dermalert.intake.masks import masks_in
 from dermalert.intake.overlap import in_order
@@ -40,7 +40,7 @@ from dermalert.judge.scrutiny_page import sections
 from dermalert.judge.study import CLEAN_TEST, RAW_TEST, VALIDATION
 from dermalert.judge.subgroups import age_bands, body_sites, tone_bands
 from dermalert.score.engine import Engine
-from dermalert.score.gate import FEATURES, Quality, judge, measure_quality
+from dermalert.score.gate import FEATURES, judge, measure_quality
 from dermalert.score.output import RowWriter
 from dermalert.stages.auditing import examine_and_suspect
 from dermalert.stages.checklisting import characteristics, write_checklists
@@ -94,29 +94,28 @@ def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = 
     """
     size = engine.bundle.size
 
-    def seen(path: Path) -> tuple[NDArray[np.uint8], float, Quality] | None:
+    def seen(path: Path) -> tuple[Picture, float] | None:
         try:
             picture = load(path, size=size)
         except RefusedFile as refusal:
             tqdm.write(str(refusal), file=sys.stderr)
             return None
-        quality = measure_quality(picture.pixels, picture.info.width, picture.info.height)
-        return picture.pixels, typology_angle(picture.pixels), quality
+        return picture, typology_angle(picture.pixels)
 
     stream = tqdm(in_order(seen, manifest.paths(), workers), total=len(manifest), desc="score", unit="picture")
     usable: list[bool] = []
     angles: list[float] = []
 
-    def read() -> Iterator[tuple[NDArray[np.uint8], Quality]]:
-        for picture in stream:
-            usable.append(picture is not None)
-            if picture is not None:
-                angles.append(picture[1])
-                yield picture[0], picture[2]
+    def read() -> Iterator[Picture]:
+        for found in stream:
+            usable.append(found is not None)
+            if found is not None:
+                angles.append(found[1])
+                yield found[0]
 
     logits, refusals, pictures = [], [], read()
     while batch := list(islice(pictures, BATCH)):
-        given, why = _judged_by_gate(engine, np.stack([pixels for pixels, _ in batch]), [each for _, each in batch])
+        given, why = _judged_by_gate(engine, batch)
         logits.append(given)
         refusals += why
     if not logits:
@@ -125,14 +124,13 @@ def score_labelled(engine: Engine, manifest: Manifest, *, workers: int | None = 
     return Scored(manifest.where(usable), np.concatenate(logits), kept, np.array(angles), tuple(refusals))
 
 
-def _judged_by_gate(
-    engine: Engine, pixels: NDArray[np.uint8], qualities: Sequence[Quality]
-) -> tuple[NDArray[Any], list[str]]:
+def _judged_by_gate(engine: Engine, pictures: Sequence[Picture]) -> tuple[NDArray[Any], list[str]]:
     """Logits, float32 (N, C), and why the gate would refuse each; "" where it would not."""
-    gate = engine.bundle.gate
+    pixels, gate = np.stack([each.pixels for each in pictures]), engine.bundle.gate
     if gate is None:
         return engine.logits(pixels), [""] * len(pixels)
     found = engine.run(pixels, "logits", *FEATURES)
+    qualities = [measure_quality(each.pixels, each.info.width, each.info.height) for each in pictures]
     return found["logits"], [verdict.reason for verdict in judge(gate, found, qualities)]
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalert.intake.split import group_numbers
-from dermalert.judge.categories import belonging
-from dermalert.judge.conformal import categories_of
+from dermalert.judge.conformal import belonging, categories_of
 from dermalert.judge.intervals import group_bootstrap
 from dermalert.score.engine import Engine
 from dermalert.score.similar import embed
@@ -59,7 +58,7 @@ def category_of(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
     Args:
         allowed: bool (N, C), columns as `NAMES`.
     """
-    may_be = (allowed.astype(np.int64) @ belonging(NAMES)) > 0
+    may_be = (allowed.astype(np.int64) @ belonging(NAMES, categories_of(NAMES))) > 0
     return np.where(may_be.sum(axis=1) == 1, may_be.argmax(axis=1), -1)
 
 
